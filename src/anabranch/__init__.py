@@ -1,0 +1,1 @@
+"""Anabranch: a federated-learning coordinator."""

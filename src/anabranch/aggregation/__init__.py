@@ -1,0 +1,12 @@
+"""Many updates become one: the exact fold, groups and rules over groups. Pure."""
+
+from anabranch.aggregation.fold import Accumulator, FoldPlan, round_to_quantum
+from anabranch.aggregation.groups import Combine, combine_sums
+
+__all__ = [
+    "Accumulator",
+    "Combine",
+    "FoldPlan",
+    "combine_sums",
+    "round_to_quantum",
+]

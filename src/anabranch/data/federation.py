@@ -1,0 +1,207 @@
+"""Data ready for learning: arrays of all clients back to back, cut by offsets.
+
+100,000 clients are two arrays and a list of offsets; a client's examples are views, so memory stays
+flat and worker processes share the pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anabranch.errors import AnabranchError
+
+__all__ = ["Card", "Examples", "Federation", "Ragged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Features and targets of some examples.
+
+    Attributes:
+        x: shape (n, ...), float32 (or integer tokens).
+        y: shape (n,), int64 class indices, or float32 values for regression.
+    """
+
+    x: NDArray[np.generic]
+    y: NDArray[np.generic]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Examples of many clients back to back: client i owns rows offsets[i]:offsets[i + 1]."""
+
+    x: NDArray[np.generic]
+    y: NDArray[np.generic]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def of(self, client: int) -> Examples:
+        """The examples of client number ``client`` (views)."""
+        rows = slice(int(self.offsets[client]), int(self.offsets[client + 1]))
+        return Examples(self.x[rows], self.y[rows])
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Examples of each client."""
+        return np.diff(self.offsets)
+
+    @staticmethod
+    def stack(parts: Sequence[Examples]) -> Ragged:
+        """Concatenate one `Examples` per client."""
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+        x = np.concatenate([part.x for part in parts])
+        y = np.concatenate([part.y for part in parts])
+        return Ragged(np.ascontiguousarray(x), np.ascontiguousarray(y), offsets)
+
+
+@dataclass(frozen=True)
+class Card:
+    """Where data come from: printed with every run and report.
+
+    Attributes:
+        name: identifier of the source.
+        title: one line for people.
+        origin: who made the data and where they were published.
+        licence: of the data.
+        citation: how to cite.
+        partition: ``natural`` (the clients are real) or ``synthetic: <how>``.
+        sha256: of the bytes read.
+        personal: whether rows describe persons.
+        notes: known flaws, in sentences.
+    """
+
+    name: str
+    title: str
+    origin: str
+    licence: str
+    citation: str
+    partition: str
+    sha256: str
+    personal: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A federation's data, preprocessed: what a simulation runs on.
+
+    Attributes:
+        names: client identifiers, in the order of client numbers.
+        train: training examples by client.
+        test: held-out examples by client, or None.
+        holdout: global held-out examples at the coordinator, or None.
+        card: provenance.
+        classes: number of classes; 0 for regression.
+        features: names of the input columns, when the data are a table.
+        vocabulary: tokens of a text source, in the order of their numbers.
+    """
+
+    names: tuple[str, ...]
+    train: Ragged
+    test: Ragged | None = None
+    holdout: Examples | None = None
+    card: Card | None = None
+    classes: int = 0
+    features: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.train):
+            raise ValueError(f"{len(self.names)} names for {len(self.train)} clients")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.train.x.shape[1:])
+
+    def digest(self) -> str:
+        """SHA-256 over every array and name: a run resumes only on the data it started with."""
+        digest = hashlib.sha256(repr(self.names).encode())
+        ragged = [part for part in (self.train, self.test) if part is not None]
+        arrays = [array for part in ragged for array in (part.x, part.y, part.offsets)]
+        if self.holdout is not None:
+            arrays += [self.holdout.x, self.holdout.y]
+        for array in arrays:
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @staticmethod
+    def from_arrays(
+        clients: Mapping[str, tuple[NDArray[np.generic], NDArray[np.generic]]],
+        *,
+        test: Mapping[str, tuple[NDArray[np.generic], NDArray[np.generic]]] | None = None,
+        holdout: tuple[NDArray[np.generic], NDArray[np.generic]] | None = None,
+    ) -> Federation:
+        """A federation from ``{"client": (X, y), ...}``.
+
+        Integer targets mean classification, floating ones regression.
+
+        Raises:
+            AnabranchError: AB-201 no clients, AB-202 lengths differ, AB-203 shapes differ between
+                clients, AB-204 values that are not finite.
+        """
+        if not clients:
+            raise AnabranchError("AB-201", "no clients were given.", fix="give at least one.")
+        parts = {name: _examples(name, x, y) for name, (x, y) in clients.items()}
+        _same_shape({name: part.x.shape[1:] for name, part in parts.items()})
+        tests = {name: _examples(name, x, y) for name, (x, y) in (test or {}).items()}
+        first = next(iter(parts.values()))
+        empty = Examples(first.x[:0], first.y[:0])
+        held = _examples("holdout", *holdout) if holdout is not None else None
+        everything = [*parts.values(), *tests.values()] + ([held] if held is not None else [])
+        integer = np.issubdtype(first.y.dtype, np.integer)
+        return Federation(
+            names=tuple(parts),
+            train=Ragged.stack(list(parts.values())),
+            test=Ragged.stack([tests.get(name, empty) for name in parts]) if tests else None,
+            holdout=held,
+            classes=1 + max(int(e.y.max(initial=0)) for e in everything) if integer else 0,
+        )
+
+
+def _examples(name: str, x: NDArray[np.generic], y: NDArray[np.generic]) -> Examples:
+    x, y = np.asarray(x), np.asarray(y)
+    if len(x) != len(y):
+        raise AnabranchError(
+            "AB-202",
+            f"client {name!r} has {len(x)} rows of features and {len(y)} targets.",
+            fix="give one target for each row.",
+        )
+    x = x.astype(np.int64) if np.issubdtype(x.dtype, np.integer) else x.astype(np.float32)
+    is_class = np.issubdtype(y.dtype, np.integer) or y.dtype == np.bool_
+    y = y.astype(np.int64) if is_class else y.astype(np.float32)
+    for what, array in (("features", x), ("targets", y)):
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise AnabranchError(
+                "AB-204",
+                f"client {name!r}: {what} contain a missing or infinite value in row {row}.",
+                fix="impute or drop it (a plan with a data schema imputes from federated "
+                "statistics).",
+            )
+    return Examples(x, y)
+
+
+def _same_shape(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    (first, wanted), *rest = shapes.items()
+    for name, shape in rest:
+        if shape != wanted:
+            raise AnabranchError(
+                "AB-203",
+                f"client {name!r} has examples of shape {shape}, client {first!r} of {wanted}.",
+                fix="give every client the same columns in the same order.",
+            )

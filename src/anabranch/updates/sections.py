@@ -1,0 +1,184 @@
+"""Sections: the named, declared parts of everything that leaves a client.
+
+An algorithm, an evaluation or a statistic declares its sections before anything is computed. What
+is not declared cannot be folded or serialised, so no count, loss or score leaves as a side field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anabranch.errors import AnabranchError
+
+__all__ = [
+    "WEIGHT",
+    "Audience",
+    "Kind",
+    "Section",
+    "Sections",
+    "Statistics",
+    "Update",
+    "Vector",
+    "Weighting",
+]
+
+Vector: TypeAlias = NDArray[np.float32]
+"""A flat float32 vector: model parameters, a delta, a control variate."""
+
+Statistics: TypeAlias = NDArray[np.float64]
+"""A flat float64 vector: sums, histograms, metric counts."""
+
+WEIGHT = "weight"
+"""The reserved scalar section that carries a client's aggregation weight."""
+
+
+class Kind(StrEnum):
+    """What the numbers of a section are."""
+
+    VECTOR = "vector"  # float32, as long as the trained part of the model
+    STATISTIC = "statistic"  # float64: sums of losses, squared norms
+    COUNT = "count"  # exact integers below 2**53, held in float64
+
+
+class Weighting(StrEnum):
+    """What a section is multiplied by before it is added up."""
+
+    BY_WEIGHT = "by-weight"  # the client's weight (examples, steps, ... as the plan says)
+    UNIFORM = "uniform"  # one
+
+
+class Audience(StrEnum):
+    """Who may see the section of a single client."""
+
+    CLEAR = "clear"  # the coordinator, by the protocol (never values of the data)
+    SUM_ONLY = "sum-only"  # nobody: only sums over a group are needed
+    PRIVATE = "private"  # nobody, and the sum only after a release with privacy
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One declared part of an update.
+
+    Attributes:
+        name: unique within its `Sections`.
+        length: number of coordinates.
+        kind: what the numbers are; a STATISTIC or COUNT of length 1 is a *scalar*.
+        weighting: what each client's value is multiplied by in the fold.
+        audience: who may see a single client's value.
+        quantum: the power of two that each weighted term is rounded to, once (design idea 4).
+        bound: largest absolute value a client may send; ``inf`` when only the fold's range binds.
+    """
+
+    name: str
+    length: int
+    kind: Kind = Kind.VECTOR
+    weighting: Weighting = Weighting.BY_WEIGHT
+    audience: Audience = Audience.SUM_ONLY
+    quantum: float = 2.0**-24
+    bound: float = float("inf")
+
+    @property
+    def scalar(self) -> bool:
+        """Whether a client sends this section as one plain number."""
+        return self.kind is not Kind.VECTOR and self.length == 1
+
+    @staticmethod
+    def vector(name: str, length: int, weighting: Weighting = Weighting.BY_WEIGHT) -> Section:
+        """A float32 section; uniform ones have the finer quantum that their range allows."""
+        quantum = 2.0**-24 if weighting is Weighting.BY_WEIGHT else 2.0**-32
+        return Section(name, length, Kind.VECTOR, weighting, quantum=quantum)
+
+    @staticmethod
+    def count(name: str, length: int = 1) -> Section:
+        """Exact integers, added without a weight."""
+        return Section(name, length, Kind.COUNT, Weighting.UNIFORM, quantum=1.0)
+
+    @staticmethod
+    def statistic(name: str, length: int = 1, weighting: Weighting = Weighting.UNIFORM) -> Section:
+        """Float64 sums (losses, squared norms)."""
+        return Section(name, length, Kind.STATISTIC, weighting)
+
+
+@dataclass(frozen=True)
+class Sections:
+    """An ordered set of sections with unique names: the type of an update.
+
+    >>> s = Sections((Section.vector("delta", 3), Section.count("examples")))
+    >>> s["delta"].length, "loss" in s, s.size
+    (3, False, 4)
+    """
+
+    items: tuple[Section, ...]
+    _by_name: Mapping[str, Section] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_name = {section.name: section for section in self.items}
+        if len(by_name) != len(self.items):
+            names = [section.name for section in self.items]
+            raise ValueError(f"section names must be unique, got {names}")
+        object.__setattr__(self, "_by_name", by_name)
+
+    def __iter__(self) -> Iterator[Section]:
+        return iter(self.items)
+
+    def __getitem__(self, name: str) -> Section:
+        return self._by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __add__(self, other: Iterable[Section]) -> Sections:
+        return Sections(self.items + tuple(other))
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates over all sections."""
+        return sum(section.length for section in self.items)
+
+    @property
+    def vectors(self) -> tuple[Section, ...]:
+        """The sections that a client sends as arrays."""
+        return tuple(section for section in self.items if not section.scalar)
+
+    @property
+    def scalars(self) -> tuple[Section, ...]:
+        """The sections that a client sends as plain numbers."""
+        return tuple(section for section in self.items if section.scalar)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one client answers: an array for each vector section, a number for each scalar one."""
+
+    vectors: Mapping[str, Vector | Statistics]
+    scalars: Mapping[str, float]
+
+    @property
+    def weight(self) -> float:
+        """The aggregation weight that the client declares (1 when the section is absent)."""
+        return self.scalars.get(WEIGHT, 1.0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays and numbers before any encoding."""
+        return sum(v.nbytes for v in self.vectors.values()) + 8 * len(self.scalars)
+
+    def check(self, sections: Sections, client: str) -> None:
+        """Raise AB-501 unless the update has exactly the declared sections and lengths."""
+        wanted = {s.name: s.length for s in sections.vectors}
+        got = {name: int(value.size) for name, value in self.vectors.items()}
+        scalars = {s.name for s in sections.scalars}
+        if got != wanted or set(self.scalars) != scalars:
+            raise AnabranchError(
+                "AB-501",
+                f"client {client!r} sent sections {sorted({**got, **dict(self.scalars)})} "
+                f"with lengths {got}; declared are {sorted(scalars | set(wanted))} with {wanted}.",
+                fix="use the same plan and software version at the client and the coordinator.",
+                kept="The update was refused; the round goes on.",
+            )

@@ -1,0 +1,217 @@
+"""Stages and their compiler: what happens to an update between the client and the new model.
+
+A stage is one object with up to five halves, each optional and each a protocol of its own::
+
+    prepare      an interactive phase before training that yields context (keys, scales)
+    encode       at the client, on its update                             (clip, quantise, mask)
+    decode_one   at the server, on each update before the fold            (non-linear codecs)
+    decode_sum   at the server, on the folded sum                         (linear codecs)
+    release      at the server only, on the decoded sum                   (noise, then ledger)
+
+`compile_stages` fits them around the fold: ``encode`` in the order of the plan, ``decode_one`` and
+``decode_sum`` in reverse. It refuses orders that would compute something else than they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from anabranch.errors import AnabranchError
+from anabranch.updates.sections import Section, Sections, Update, Vector
+from anabranch.updates.total import Finest, Total
+from anabranch.values import Value
+
+__all__ = [
+    "DecodesOne",
+    "DecodesSum",
+    "Encodes",
+    "EncodeContext",
+    "Pipeline",
+    "Prepares",
+    "Releases",
+    "Stage",
+    "StageContract",
+    "compile_stages",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class StageContract:
+    """What a stage promises; the algebra of the plan reasons with nothing else.
+
+    Attributes:
+        linear: encode(sum) equals sum of encodes, so decoding may happen after the fold.
+        unbiased: the expectation of decode(encode(x)) is x.
+        inflation: largest factor by which the Euclidean norm of an update can grow.
+        norm_bound: largest Euclidean norm that can leave the stage, ``inf`` when unbounded.
+        integer: the encoded numbers are integers.
+        finest: the finest thing the server half needs to see.
+    """
+
+    linear: bool
+    unbiased: bool
+    inflation: float = 1.0
+    norm_bound: float = float("inf")
+    integer: bool = False
+    finest: Finest = Finest.TOTAL
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeContext:
+    """What a client half may use besides the update.
+
+    Attributes:
+        client: the client's identifier.
+        round: the model version that the update belongs to.
+        generator: public generator of (seed, "encode", round, client); never for privacy.
+        prepared: what `Prepares.prepare` of each stage yielded, by stage name.
+    """
+
+    client: str
+    round: int
+    generator: np.random.Generator
+    prepared: Mapping[str, object]
+
+
+class Stage(Value):
+    """Base of every stage; subclasses add the halves that they have."""
+
+    name: ClassVar[str] = ""
+
+    def contract(self) -> StageContract:
+        """The promises of this stage with these parameters."""
+        raise NotImplementedError(f"{type(self).__name__} declares no contract")
+
+    def memory(self, sections: Sections) -> tuple[Section, ...]:
+        """Vectors that the client keeps between rounds for this stage (error feedback)."""
+        return ()
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """Has an interactive phase before training."""
+
+    def prepare(self, clients: Sequence[str], round_: int) -> object: ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """Has a client half."""
+
+    def encode(
+        self, update: Update, memory: Mapping[str, Vector], context: EncodeContext
+    ) -> tuple[Update, Mapping[str, Vector]]: ...
+
+
+@runtime_checkable
+class DecodesOne(Protocol):
+    """Has a server half before the fold."""
+
+    def decode_one(self, update: Update) -> Update: ...
+
+
+@runtime_checkable
+class DecodesSum(Protocol):
+    """Has a server half after the fold."""
+
+    def decode_sum(self, total: Total) -> Total: ...
+
+
+@runtime_checkable
+class Releases(Protocol):
+    """Has a server half that makes the sum fit to be released."""
+
+    def release(self, total: Total, round_: int) -> Total: ...
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Compiled stages; the identity when there are none."""
+
+    stages: tuple[Stage, ...] = ()
+
+    def memory(self, sections: Sections) -> tuple[Section, ...]:
+        """Everything that the stages keep at a client, names prefixed by their stage."""
+        return tuple(
+            Section.vector(f"{stage.name}.{section.name}", section.length)
+            for stage in self.stages
+            for section in stage.memory(sections)
+        )
+
+    def encode(
+        self, update: Update, memory: Mapping[str, Vector], context: EncodeContext
+    ) -> tuple[Update, dict[str, Vector]]:
+        """All client halves in order; returns the update and the new memory."""
+        kept: dict[str, Vector] = {}
+        for stage in self.stages:
+            if isinstance(stage, Encodes):
+                prefix = f"{stage.name}."
+                own = {k.removeprefix(prefix): v for k, v in memory.items() if k.startswith(prefix)}
+                update, own_after = stage.encode(update, own, context)
+                kept.update({prefix + name: value for name, value in own_after.items()})
+        return update, kept
+
+    def decode_one(self, update: Update) -> Update:
+        """All per-update server halves, last stage first."""
+        for stage in reversed(self.stages):
+            if isinstance(stage, DecodesOne):
+                update = stage.decode_one(update)
+        return update
+
+    def decode_sum(self, total: Total) -> Total:
+        """All server halves on the sum, last stage first."""
+        for stage in reversed(self.stages):
+            if isinstance(stage, DecodesSum):
+                total = stage.decode_sum(total)
+        return total
+
+    def release(self, total: Total, round_: int) -> Total:
+        """All release halves in order."""
+        for stage in self.stages:
+            if isinstance(stage, Releases):
+                total = stage.release(total, round_)
+        return total
+
+    @property
+    def finest(self) -> Finest:
+        """The finest thing that any stage needs to see."""
+        return max((stage.contract().finest for stage in self.stages), default=Finest.TOTAL)
+
+
+def compile_stages(stages: Sequence[Stage]) -> Pipeline:
+    """Fit the stages around the fold.
+
+    Raises:
+        AnabranchError: AB-410 when a stage appears twice, AB-411 when a stage that decodes before
+            the fold stands behind one that decodes after it: its half would run on something that
+            the later stage has not yet undone.
+    """
+    seen: set[str] = set()
+    after_fold: Stage | None = None
+    for stage in stages:
+        if stage.name in seen:
+            raise AnabranchError(
+                "AB-410",
+                f"stage {stage.name!r} appears twice in updates.stages.",
+                fix="keep one of them.",
+            )
+        seen.add(stage.name)
+        # decode_one runs in reverse before the fold; a linear stage behind it is undone only
+        # after the fold, so the non-linear one would see a still encoded update.
+        if isinstance(stage, DecodesSum):
+            after_fold = stage
+    if after_fold is not None:
+        position = list(stages).index(after_fold)
+        earlier = [s for s in stages[:position] if isinstance(s, DecodesOne)]
+        if earlier:
+            raise AnabranchError(
+                "AB-411",
+                f"stage {earlier[0].name!r} is undone for each update, but {after_fold.name!r} "
+                "behind it is undone only on the sum.",
+                fix=f"put {after_fold.name!r} before {earlier[0].name!r}, or leave one out.",
+            )
+    return Pipeline(tuple(stages))
