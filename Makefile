@@ -1,0 +1,93 @@
+# Every command sets up what it needs in .venv, from a bare checkout with Python 3.11, pip and make.
+#
+# PYTHON     interpreter that makes the environment                    (python3.11)
+# VENV       where the environment stands                              (.venv)
+# PIP_FLAGS  more options for pip, for example on a machine without a graphics card:
+#            make test PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+VENV ?= .venv
+PIP_FLAGS ?=
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+
+# One thread each: two test processes must not compete for the cores, and timings must repeat.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+DEV := $(VENV)/.ready-dev
+# An environment for development can also run the demo.
+DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.ready-demo)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers docs wheel constraints clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Anabranch needs Python 3.11 or newer; found: $$($(PYTHON) --version). Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready-demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Setting up $(VENV) for the demo ..."
+	$(INSTALL) -e ".[cli,coordinator,report]"
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Setting up $(VENV) with everything (a few minutes the first time) ..."
+	$(INSTALL) -e ".[all,dev]"
+	@touch $@
+
+demo: $(DEMO) ## Four hospitals train a model together: table, intervals, HTML report
+	$(BIN)/anabranch demo
+
+test: $(DEV) ## The fast tests, on two processes
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(DEV) ## Every test, also the slow ones, and the doctests
+	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest --doctest-modules src/anabranch
+
+doctest: $(DEV) ## The examples in the docstrings
+	$(BIN)/python -m pytest --doctest-modules src/anabranch
+
+notebooks: $(DEV) ## Execute the notebooks
+	$(BIN)/python notebooks/execute.py
+
+lint: $(DEV) ## ruff, mypy strict, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV) ## Let ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV) ## The simulator beside plain PyTorch: ratios per machine and per core
+	$(BIN)/python -m benchmarks.simulation
+
+bench-peers: $(DEV) ## The same work in other simulators, each in an environment of its own
+	$(BIN)/python -m benchmarks.peers
+
+docs: $(DEV) ## Build the documentation into site/ (strict)
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+wheel: $(DEV) ## Build the wheel into dist/
+	rm -rf build dist
+	$(BIN)/python -m build --wheel
+	@ls dist
+
+constraints: $(DEV) ## Write constraints.txt from what is installed in .venv
+	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' > constraints.new
+	sed -n '/^#/p' constraints.txt | cat - constraints.new > constraints.all
+	mv constraints.all constraints.txt
+	rm constraints.new
+
+clean: ## Remove what was built; .venv and runs stay
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
