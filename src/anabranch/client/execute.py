@@ -1,0 +1,128 @@
+"""`execute`: the only client code. Simulator workers and networked clients call it alike."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anabranch.algorithms.base import Broadcast, LocalWork, SectionValues
+from anabranch.client.program import LOCAL_PARAMETERS, ClientProgram
+from anabranch.client.task import Reply, Task, TaskKind
+from anabranch.data.federation import Examples
+from anabranch.learners.base import LocalResult, TrainingJob, gradient_coefficient
+from anabranch.learners.training import SGD
+from anabranch.randomness import derived_seed, generator
+from anabranch.updates.sections import WEIGHT, Update, Vector
+from anabranch.updates.stages import EncodeContext
+
+__all__ = ["execute"]
+
+
+def execute(
+    program: ClientProgram,
+    task: Task,
+    broadcast: Broadcast,
+    memory: Vector | None,
+    data: Examples,
+) -> Reply:
+    """Answer one task.
+
+    Args:
+        program: built from the contract.
+        task: what is asked.
+        broadcast: the vectors of this round; ``model`` has the averaged length.
+        memory: the client's committed memory, flat; None before its first merged round.
+        data: the client's training or test examples, as the task's kind asks.
+
+    Returns:
+        The encoded update and the pending memory.
+
+    Raises:
+        AnabranchError: the data do not fit the model, or the client has none.
+    """
+    if task.kind is TaskKind.TRAIN:
+        return _train(program, task, broadcast, memory, data)
+    outputs = program.learner.predict(program.whole_vector(broadcast["model"], memory), data.x)
+    return Reply(program.metrics.measure(outputs, data.y))
+
+
+def _train(
+    program: ClientProgram,
+    task: Task,
+    broadcast: Broadcast,
+    memory: Vector | None,
+    data: Examples,
+) -> Reply:
+    kept = program.memory.split(memory) if program.memory.size else {}
+    job = _job(program, task, broadcast, kept)
+    start = program.whole_vector(broadcast["model"], memory)
+    result = program.learner.train(start, data, job)
+    work = _work(program, start, result, job, len(data))
+    values, after = program.algorithm.client_update(broadcast, kept, work)
+    update = _declared(program, values, work, result)
+    if not program.pipeline.stages and not program.memory.size:
+        return Reply(update)
+    context = EncodeContext(
+        task.name,
+        task.round,
+        generator(program.seed, "encode", task.round, task.name),
+        prepared={},
+    )
+    update, stage_memory = program.pipeline.encode(update, kept, context)
+    new_memory = {**after, **stage_memory}
+    local = program.learner.layout.local
+    if local:
+        new_memory[LOCAL_PARAMETERS] = result.end[program.dim : program.dim + local]
+    return Reply(update, program.memory.join(new_memory) if program.memory.size else None)
+
+
+def _job(
+    program: ClientProgram, task: Task, broadcast: Broadcast, kept: dict[str, Vector]
+) -> TrainingJob:
+    training = program.training
+    return TrainingJob(
+        training=training,
+        learning_rate=training.learning_rate
+        * training.schedule.factor(task.round, program.rounds),
+        correction=program.algorithm.client_correction(broadcast, kept),
+        batches=generator(program.seed, "batches", task.round, task.name),
+        draws=derived_seed(program.seed, "draws", task.round, task.name),
+        client=task.name,
+    )
+
+
+def _work(
+    program: ClientProgram, start: Vector, result: LocalResult, job: TrainingJob, examples: int
+) -> LocalWork:
+    optimizer = program.training.optimizer
+    if isinstance(optimizer, SGD):
+        coefficient = gradient_coefficient(
+            program.training, job.learning_rate, result.steps, job.correction.pull
+        )
+    else:  # unknown; the algebra refuses algorithms that would read it
+        coefficient = float(result.steps)
+    return LocalWork(
+        delta=result.end[: program.dim] - start[: program.dim],
+        steps=result.steps,
+        examples=examples,
+        step_size_sum=result.step_size_sum,
+        coefficient=coefficient,
+        loss_sum=result.loss_sum,
+    )
+
+
+def _declared(
+    program: ClientProgram,
+    values: SectionValues,
+    work: LocalWork,
+    result: LocalResult,
+) -> Update:
+    """The algorithm's values and the diagnostics, split into arrays and plain numbers."""
+    vectors = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    scalars = {name: float(v) for name, v in values.items() if not isinstance(v, np.ndarray)}
+    scalars[WEIGHT] = program.weight.weight(work.examples, work.steps)
+    scalars["examples"] = float(work.examples)
+    scalars["steps"] = float(work.steps)
+    scalars["train_examples"] = float(result.examples_seen)
+    scalars["train_loss_sum"] = float(result.loss_sum)
+    scalars["delta_sq_norm"] = float(np.dot(work.delta, work.delta))
+    return Update(vectors, scalars)

@@ -1,0 +1,141 @@
+"""The client's program: everything that a client needs to answer tasks, apart from its data.
+
+It is built from the contract alone, so every client, worker and coordinator builds the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from anabranch.algorithms.base import Algorithm
+from anabranch.learners.base import Learner
+from anabranch.learners.metrics import MetricSet
+from anabranch.learners.training import LocalTraining
+from anabranch.updates.sections import WEIGHT, Kind, Section, Sections, Vector, Weighting
+from anabranch.updates.stages import Pipeline
+
+from anabranch.aggregation.weighting import WeightRule
+
+__all__ = ["DIAGNOSTICS", "ClientProgram", "MemoryLayout"]
+
+DIAGNOSTICS: tuple[Section, ...] = (
+    Section(WEIGHT, 1, Kind.STATISTIC, Weighting.UNIFORM),
+    Section.count("examples"),
+    Section.count("steps"),
+    Section.count("train_examples"),
+    Section.statistic("train_loss_sum"),
+    Section.statistic("delta_sq_norm"),
+)
+"""What every training update carries besides the algorithm's own sections."""
+
+
+@dataclass(frozen=True)
+class MemoryLayout:
+    """Where each kept vector stands in a client's one flat memory vector.
+
+    The algorithm's vectors come first, then those of the stages, then the local parameters.
+    """
+
+    sections: tuple[Section, ...]
+
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        places, position = {}, 0
+        for section in self.sections:
+            places[section.name] = slice(position, position + section.length)
+            position += section.length
+        return places
+
+    @property
+    def size(self) -> int:
+        """Length of the flat memory vector; 0 when clients keep nothing."""
+        return sum(section.length for section in self.sections)
+
+    def split(self, flat: Vector | None) -> dict[str, Vector]:
+        """Named views of a flat memory; zeros when there is none yet."""
+        if flat is None:
+            flat = np.zeros(self.size, np.float32)
+        return {name: flat[place] for name, place in self.slices.items()}
+
+    def join(self, values: Mapping[str, Vector]) -> Vector:
+        """One new flat vector from the named ones."""
+        flat = np.zeros(self.size, np.float32)
+        for name, place in self.slices.items():
+            flat[place] = values[name]
+        return flat
+
+
+LOCAL_PARAMETERS = "local-parameters"
+
+
+@dataclass(frozen=True)
+class ClientProgram:
+    """The pieces that a client combines.
+
+    Attributes:
+        algorithm: what is computed around local training.
+        learner: trains and predicts.
+        training: how much and how.
+        weight: the aggregation weight of a client.
+        pipeline: compiled stages.
+        metrics: what an evaluation measures.
+        seed: the plan's public seed.
+        rounds: planned number of rounds, for schedules.
+        base: initial whole vector; gives the values of local and frozen parameters.
+    """
+
+    algorithm: Algorithm
+    learner: Learner
+    training: LocalTraining
+    weight: WeightRule
+    pipeline: Pipeline
+    metrics: MetricSet
+    seed: int
+    rounds: int
+    base: Vector
+
+    @cached_property
+    def dim(self) -> int:
+        """Length of the averaged prefix."""
+        return self.learner.layout.averaged
+
+    @cached_property
+    def plain_layout(self) -> bool:
+        """Whether the whole model is averaged, so that the broadcast is the whole vector."""
+        return self.dim == self.learner.layout.size
+
+    @cached_property
+    def sections(self) -> Sections:
+        """The type of a training update."""
+        return Sections(tuple(self.algorithm.sections(self.dim)) + DIAGNOSTICS)
+
+    @cached_property
+    def broadcast_sections(self) -> Sections:
+        """The type of what goes down."""
+        return Sections(self.algorithm.broadcast_sections(self.dim))
+
+    @cached_property
+    def memory(self) -> MemoryLayout:
+        """What a client keeps between rounds."""
+        local: Sequence[Section] = ()
+        if self.learner.layout.local:
+            local = (Section.vector(LOCAL_PARAMETERS, self.learner.layout.local),)
+        return MemoryLayout(
+            tuple(self.algorithm.memory_sections(self.dim))
+            + self.pipeline.memory(self.sections)
+            + tuple(local)
+        )
+
+    def whole_vector(self, model: Vector, memory: Vector | None) -> Vector:
+        """The model as this client runs it: broadcast prefix, own local part, frozen part."""
+        if self.plain_layout:
+            return model
+        layout, vector = self.learner.layout, self.base.copy()
+        vector[: self.dim] = model
+        if layout.local and memory is not None:
+            vector[self.dim : self.dim + layout.local] = self.memory.split(memory)[LOCAL_PARAMETERS]
+        return vector

@@ -1,0 +1,126 @@
+"""What a runtime is: it carries work to clients and brings back outcomes and sums.
+
+A runtime is small on purpose. It is given work and the fold as a value, and yields for every
+client an `Outcome`, and for those that answered either a `Payload` (one client's update) or a
+`Partial` (an exact sum over several). The coordinator only merges. Whether the clients are worker
+processes, phones or another framework's fleet does not show here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+from anabranch.aggregation.fold import FoldPlan
+from anabranch.algorithms.base import Broadcast
+from anabranch.client.task import TaskKind
+from anabranch.updates.total import Finest, Total
+
+__all__ = ["Fate", "Outcome", "Partial", "Payload", "Runtime", "RuntimeEvent", "Work"]
+
+
+class Fate(StrEnum):
+    """What became of a client's part in a round."""
+
+    MERGED = "merged"
+    REFUSED = "refused"  # the update was not acceptable; the detail says why
+    FAILED = "failed"  # an exception at the client: class and text
+    LOST = "lost"  # the client or its worker disappeared
+    TOO_LATE = "too late"  # no answer before the deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The same question to several clients.
+
+    Attributes:
+        kind: what is asked.
+        round: the model version being made or evaluated.
+        clients: numbers of the clients (or shards) asked.
+        broadcast: vectors that every one of them receives.
+        fold: sections and capacity of the sum.
+        finest: TOTAL lets the runtime fold (`Partial`); INDIVIDUALS asks for every `Payload`.
+    """
+
+    kind: TaskKind
+    round: int
+    clients: tuple[int, ...]
+    broadcast: Broadcast
+    fold: FoldPlan
+    finest: Finest = Finest.TOTAL
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it went for one client.
+
+    Attributes:
+        client: number of the client.
+        fate: MERGED when its answer is in the payload or partial that came with this outcome.
+        detail: error code and text, or empty; never values of the data.
+        seconds: time the client worked.
+        bytes_up: bytes of its answer.
+    """
+
+    client: int
+    fate: Fate
+    detail: str = ""
+    seconds: float = 0.0
+    bytes_up: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One client's encoded update, as bytes of the declared sections."""
+
+    client: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """An exact sum over several clients' updates."""
+
+    total: Total
+    clients: tuple[int, ...]
+
+
+RuntimeEvent: TypeAlias = Outcome | Payload | Partial
+
+
+class Runtime(Protocol):
+    """Carries work; keeps the two-phase memory of simulated clients."""
+
+    def submit(self, work: Work) -> None:
+        """Ask the clients of ``work``; returns at once."""
+        ...
+
+    def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
+        """What happened since the last call; waits at most ``timeout`` seconds for something."""
+        ...
+
+    def abandon(self) -> Sequence[Outcome]:
+        """Give up every open task; one TOO_LATE outcome for each client still asked."""
+        ...
+
+    def settle(self, fates: Mapping[int, Fate]) -> None:
+        """Tell clients the fate of their training tasks: MERGED promotes pending memory."""
+        ...
+
+    def checkpoint(self) -> Mapping[int, int]:
+        """Make client memory durable; returns what the commit must name to restore it."""
+        ...
+
+    def committed(self) -> None:
+        """The commit that named the last checkpoint is durable."""
+        ...
+
+    def restore(self, slots: Mapping[int, int]) -> None:
+        """Return client memory to what a commit named."""
+        ...
+
+    def close(self) -> None:
+        """End every process and free every resource; may be called twice."""
+        ...
