@@ -28,10 +28,13 @@ def combine_sums(totals: Iterable[Total]) -> Total:
 
     Sums are added in float64 without rounding error, because each is a multiple of its quantum
     inside the exact range, so flat and hierarchical folds agree bit for bit.
+
+    Raises:
+        ValueError: there are no groups, or their sections differ.
     """
-    iterator = iter(totals)
-    first = next(iterator)
-    result = first
-    for total in iterator:
-        result = result.plus(total)
+    result: Total | None = None
+    for total in totals:
+        result = total if result is None else result.plus(total)
+    if result is None:
+        raise ValueError("there are no groups to combine")
     return result

@@ -2,6 +2,7 @@
 
 from anabranch.updates.clip import Clip
 from anabranch.updates.layout import Layout, Parameter, Policy
+from anabranch.updates.norm import squared_norm
 from anabranch.updates.sections import (
     WEIGHT,
     Audience,
@@ -43,4 +44,5 @@ __all__ = [
     "Vector",
     "Weighting",
     "compile_stages",
+    "squared_norm",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from anabranch.updates.norm import squared_norm
 from anabranch.updates.sections import Update, Vector
 from anabranch.updates.stages import EncodeContext, Stage, StageContract
 
@@ -34,12 +36,13 @@ class Clip(Stage):
     def clipped(self, update: Update) -> Update:
         """The update with its ``delta`` inside the ball."""
         delta = update.vectors["delta"]
-        norm = float(np.sqrt(np.dot(delta, delta.astype(np.float64))))
-        if not norm > self.max_norm:  # also when the norm is not a number: the fold refuses that
+        norm = math.sqrt(squared_norm(delta))
+        if not self.max_norm < norm < math.inf:  # what is not finite, the fold refuses and names
             return update
-        # One ulp less, so that rounding to float32 cannot push the norm above the bound again.
-        factor = np.float32(self.max_norm / norm * (1 - 2.0**-22))
-        return Update({**update.vectors, "delta": delta * factor}, update.scalars)
+        # Two ulps less, so that rounding to float32 cannot push the norm above the bound again.
+        factor = self.max_norm / norm * (1 - 2.0**-22)
+        clipped = (delta.astype(np.float64) * factor).astype(np.float32)
+        return Update({**update.vectors, "delta": clipped}, update.scalars)
 
     def encode(
         self, update: Update, memory: Mapping[str, Vector], context: EncodeContext

@@ -46,6 +46,12 @@ class Parameter:
     channels_last: bool = False
     trained: bool = True
 
+    def __post_init__(self) -> None:
+        # Plain integers, so that equal layouts print, and therefore digest, alike.
+        object.__setattr__(self, "shape", tuple(int(length) for length in self.shape))
+        if self.channels_last and len(self.shape) != 4:
+            raise ValueError(f"{self.name!r}: channels_last needs four dimensions")
+
     @property
     def size(self) -> int:
         return math.prod(self.shape)
@@ -65,6 +71,7 @@ class Layout:
 
     parameters: tuple[Parameter, ...]
     offsets: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _by_name: Mapping[str, Parameter] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ranks = [_ORDER.index(parameter.policy) for parameter in self.parameters]
@@ -77,6 +84,7 @@ class Layout:
         if len(offsets) != len(self.parameters):
             raise ValueError("parameter names must be unique")
         object.__setattr__(self, "offsets", offsets)
+        object.__setattr__(self, "_by_name", {p.name: p for p in self.parameters})
 
     @staticmethod
     def of(parameters: Iterable[Parameter]) -> Layout:
@@ -102,8 +110,12 @@ class Layout:
         return sum(p.size for p in self.parameters if p.policy is policy)
 
     def view(self, vector: Vector, name: str) -> Vector:
-        """The slice of ``vector`` that holds ``name``, in its logical shape (a view)."""
-        parameter = next(p for p in self.parameters if p.name == name)
+        """The slice of ``vector`` that holds ``name``, in its logical shape (a view).
+
+        Raises:
+            KeyError: there is no such parameter.
+        """
+        parameter = self._by_name[name]
         start = self.offsets[name]
         flat = vector[start : start + parameter.size]
         if not parameter.channels_last:
@@ -116,10 +128,18 @@ class Layout:
         return {parameter.name: self.view(vector, parameter.name) for parameter in self.parameters}
 
     def flatten(self, values: Mapping[str, Vector]) -> Vector:
-        """One new vector from arrays in their logical shapes."""
+        """One new vector from arrays in their logical shapes.
+
+        Raises:
+            KeyError: a parameter is missing.
+            ValueError: an array has another shape than its parameter.
+        """
         vector = np.empty(self.size, np.float32)
         for name, view in self.views(vector).items():
-            view[...] = values[name]
+            value = np.asarray(values[name])
+            if value.shape != view.shape:  # assignment would broadcast without a word
+                raise ValueError(f"{name!r} has shape {value.shape}, wanted {view.shape}")
+            view[...] = value
         return vector
 
     @property

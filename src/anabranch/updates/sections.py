@@ -6,6 +6,7 @@ is not declared cannot be folded or serialised, so no count, loss or score leave
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -33,6 +34,9 @@ Vector: TypeAlias = NDArray[np.float32]
 
 Statistics: TypeAlias = NDArray[np.float64]
 """A flat float64 vector: sums, histograms, metric counts."""
+
+ArrayType: TypeAlias = tuple[tuple[int, ...], np.dtype[np.generic]]
+"""Shape and dtype of an array."""
 
 WEIGHT = "weight"
 """The reserved scalar section that carries a client's aggregation weight."""
@@ -73,6 +77,10 @@ class Section:
         audience: who may see a single client's value.
         quantum: the power of two that each weighted term is rounded to, once (design idea 4).
         bound: largest absolute value a client may send; ``inf`` when only the fold's range binds.
+
+    Raises:
+        ValueError: the length is negative, the quantum is not a power of two (sums would not be
+            exact), or the bound is not above zero.
     """
 
     name: str
@@ -82,6 +90,19 @@ class Section:
     audience: Audience = Audience.SUM_ONLY
     quantum: float = 2.0**-24
     bound: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if self.length < 0:
+            raise ValueError(f"section {self.name!r} has a negative length")
+        if not (0 < self.quantum < math.inf and math.frexp(self.quantum)[0] == 0.5):
+            raise ValueError(f"the quantum of section {self.name!r} is not a power of two")
+        if not self.bound > 0:
+            raise ValueError(f"the bound of section {self.name!r} is not above zero")
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """float32 for vectors; float64 for statistics and counts of more than one number."""
+        return np.dtype(np.float32 if self.kind is Kind.VECTOR else np.float64)
 
     @property
     def scalar(self) -> bool:
@@ -115,14 +136,31 @@ class Sections:
     """
 
     items: tuple[Section, ...]
+    vectors: tuple[Section, ...] = field(init=False, repr=False, compare=False)
+    """The sections that a client sends as arrays."""
+    scalars: tuple[Section, ...] = field(init=False, repr=False, compare=False)
+    """The sections that a client sends as plain numbers."""
     _by_name: Mapping[str, Section] = field(init=False, repr=False, compare=False)
+    _arrays: Mapping[str, ArrayType] = field(init=False, repr=False, compare=False)
+    _numbers: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         by_name = {section.name: section for section in self.items}
         if len(by_name) != len(self.items):
             names = [section.name for section in self.items]
             raise ValueError(f"section names must be unique, got {names}")
-        object.__setattr__(self, "_by_name", by_name)
+        # Derived once: every update of every client is compared with them.
+        vectors = tuple(section for section in self.items if not section.scalar)
+        scalars = tuple(section for section in self.items if section.scalar)
+        derived = {
+            "_by_name": by_name,
+            "vectors": vectors,
+            "scalars": scalars,
+            "_arrays": {section.name: ((section.length,), section.dtype) for section in vectors},
+            "_numbers": frozenset(section.name for section in scalars),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def __iter__(self) -> Iterator[Section]:
         return iter(self.items)
@@ -141,15 +179,10 @@ class Sections:
         """Number of coordinates over all sections."""
         return sum(section.length for section in self.items)
 
-    @property
-    def vectors(self) -> tuple[Section, ...]:
-        """The sections that a client sends as arrays."""
-        return tuple(section for section in self.items if not section.scalar)
-
-    @property
-    def scalars(self) -> tuple[Section, ...]:
-        """The sections that a client sends as plain numbers."""
-        return tuple(section for section in self.items if section.scalar)
+    def fit(self, vectors: Mapping[str, Vector | Statistics], scalars: Mapping[str, float]) -> bool:
+        """Whether these are exactly the declared names, shapes and types."""
+        arrays = {name: (value.shape, value.dtype) for name, value in vectors.items()}
+        return arrays == self._arrays and scalars.keys() == self._numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +203,21 @@ class Update:
         return sum(v.nbytes for v in self.vectors.values()) + 8 * len(self.scalars)
 
     def check(self, sections: Sections, client: str) -> None:
-        """Raise AB-501 unless the update has exactly the declared sections and lengths."""
-        wanted = {s.name: s.length for s in sections.vectors}
-        got = {name: int(value.size) for name, value in self.vectors.items()}
-        scalars = {s.name for s in sections.scalars}
-        if got != wanted or set(self.scalars) != scalars:
-            raise AnabranchError(
-                "AB-501",
-                f"client {client!r} sent sections {sorted({**got, **dict(self.scalars)})} "
-                f"with lengths {got}; declared are {sorted(scalars | set(wanted))} with {wanted}.",
-                fix="use the same plan and software version at the client and the coordinator.",
-                kept="The update was refused; the round goes on.",
-            )
+        """Raise AB-501 unless the update has exactly the declared sections, shapes and types."""
+        if sections.fit(self.vectors, self.scalars):
+            return
+        got = {name: f"{v.dtype}{list(v.shape)}" for name, v in self.vectors.items()}
+        wanted = {s.name: f"{s.dtype}[{s.length}]" for s in sections.vectors}
+        raise AnabranchError(
+            "AB-501",
+            f"client {client!r} sent the sections {_listed(got, self.scalars)}; "
+            f"declared are {_listed(wanted, (s.name for s in sections.scalars))}.",
+            fix="use the same plan and software version at the client and the coordinator.",
+            kept="The update was refused; the round goes on.",
+        )
+
+
+def _listed(arrays: Mapping[str, str], scalars: Iterable[str]) -> str:
+    """Names with their types, in one order; never a value."""
+    types = {**dict.fromkeys(scalars, "number"), **arrays}
+    return ", ".join(f"{name}: {types[name]}" for name in sorted(types)) or "(none)"

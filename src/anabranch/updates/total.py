@@ -52,6 +52,12 @@ class Total:
         return self.weight if by_weight else float(self.contributors)
 
     def plus(self, other: Total) -> Total:
-        """The total over both (exact)."""
+        """The total over both (exact).
+
+        Raises:
+            ValueError: the sections differ.
+        """
+        if self.sections != other.sections:
+            raise ValueError("totals of different sections cannot be added")
         sums = {name: value + other.sums[name] for name, value in self.sums.items()}
         return Total(self.sections, sums, self.contributors + other.contributors)
