@@ -74,7 +74,8 @@ bench-peers: $(DEV) ## The same work in other simulators, each in an environment
 	$(BIN)/python -m benchmarks.peers
 
 docs: $(DEV) ## Build the documentation into site/ (strict)
-	$(BIN)/mkdocs build --strict --quiet
+	@# Not --quiet: it would also silence the count of warnings that strict mode looks at.
+	$(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
 wheel: $(DEV) ## Build the wheel into dist/
