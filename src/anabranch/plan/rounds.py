@@ -1,0 +1,100 @@
+"""The plan's tables ``[rounds]`` and ``[clients]``: who is asked in a round, and what ends it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, TypeAlias
+
+from pydantic import Field, model_validator
+
+from anabranch.schedules import Constant, Schedule
+from anabranch.values import Value
+
+__all__ = ["ClientsPlan", "Cohort", "RoundsPlan"]
+
+Cohort: TypeAlias = (
+    Annotated[int, Field(ge=1, json_schema_extra={"unit": "clients"})]
+    | Annotated[float, Field(gt=0, le=1, json_schema_extra={"unit": "fraction of the fleet"})]
+)
+"""A number of clients (an integer) or a fraction of the fleet (a number with a point)."""
+
+
+class ClientsPlan(Value):
+    """What the plan may rely on at the clients."""
+
+    memory: bool = True
+    """Clients may keep vectors of their own between rounds: control variates, parameters that are
+    not shared, error feedback. Set it to false where clients come once, or may store nothing."""
+
+
+class RoundsPlan(Value):
+    """How many rounds, who takes part in each, and what makes a round."""
+
+    count: int = Field(default=20, ge=1, json_schema_extra={"unit": "rounds"})
+    """Rounds of the run; one round makes one version of the model."""
+    cohort: Cohort | None = Field(default=None, json_schema_extra={"unit": "clients or fraction"})
+    """Clients whose updates a round wants: a number (10), or a fraction of the fleet (0.1). Left
+    out, everyone takes part in every round."""
+    over_selection: float = Field(
+        default=1.0, ge=1, le=10, json_schema_extra={"unit": "factor on the cohort"}
+    )
+    """Ask this many times the cohort, and close the round when the cohort has answered. It hides
+    slow clients, and favours fast ones."""
+    quorum: int | None = Field(default=None, ge=1, json_schema_extra={"unit": "updates"})
+    """Smallest number of updates that make a round. Left out: half the cohort, rounded up. A round
+    below its quorum fails: its updates are dropped and it is tried again with other clients."""
+    deadline: float | None = Field(default=None, gt=0, json_schema_extra={"unit": "seconds"})
+    """Longest time from asking to closing a round. Left out: derived from how long earlier rounds
+    took; the first round waits for every client."""
+    max_failures: int = Field(default=3, ge=0, json_schema_extra={"unit": "failed rounds in a row"})
+    """Failed rounds in a row that the run survives; one more stops it."""
+    server_schedule: Schedule = Constant()
+    """Factor on the server learning rate by round."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RoundsPlan:
+        if self.over_selection > 1 and self.everyone:
+            raise ValueError(
+                "over_selection asks more clients than the cohort, but the cohort is everyone; "
+                "give rounds.cohort or leave over_selection out"
+            )
+        if isinstance(self.cohort, int) and self.quorum is not None and self.quorum > self.cohort:
+            raise ValueError(
+                f"quorum {self.quorum} is larger than the cohort {self.cohort}, so that no round "
+                "could succeed; lower the quorum or raise the cohort"
+            )
+        return self
+
+    @property
+    def everyone(self) -> bool:
+        """Whether all clients take part in every round."""
+        return self.cohort is None or (isinstance(self.cohort, float) and self.cohort == 1.0)
+
+    def wanted(self, clients: int) -> int:
+        """Updates that a round wants from a fleet of ``clients``.
+
+        >>> RoundsPlan(cohort=0.1).wanted(25), RoundsPlan(cohort=10).wanted(25)
+        (3, 10)
+        """
+        if self.cohort is None:
+            return clients
+        if isinstance(self.cohort, int):
+            return self.cohort
+        # The small slack keeps 0.1 * 30 = 3.0000000000000004 from becoming 4.
+        return max(1, math.ceil(self.cohort * clients - 1e-9))
+
+    def asked(self, clients: int) -> int:
+        """Clients asked in a round: the cohort times ``over_selection``, at most everyone.
+
+        >>> RoundsPlan(cohort=10, over_selection=1.3).asked(100)
+        13
+        """
+        return min(clients, math.ceil(self.wanted(clients) * self.over_selection - 1e-9))
+
+    def needed(self, clients: int) -> int:
+        """Updates that make a round: the quorum, or half the cohort rounded up.
+
+        >>> RoundsPlan(cohort=5).needed(100), RoundsPlan(cohort=5, quorum=1).needed(100)
+        (3, 1)
+        """
+        return self.quorum if self.quorum is not None else (self.wanted(clients) + 1) // 2
