@@ -81,8 +81,7 @@ def _job(
     training = program.training
     return TrainingJob(
         training=training,
-        learning_rate=training.learning_rate
-        * training.schedule.factor(task.round, program.rounds),
+        learning_rate=training.learning_rate * training.schedule.factor(task.round, program.rounds),
         correction=program.algorithm.client_correction(broadcast, kept),
         batches=generator(program.seed, "batches", task.round, task.name),
         draws=derived_seed(program.seed, "draws", task.round, task.name),

@@ -11,26 +11,24 @@ from functools import cached_property
 
 import numpy as np
 
+from anabranch.aggregation.weighting import WeightRule
 from anabranch.algorithms.base import Algorithm
 from anabranch.learners.base import Learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.learners.training import LocalTraining
-from anabranch.updates.sections import WEIGHT, Kind, Section, Sections, Vector, Weighting
+from anabranch.updates.sections import Section, Sections, Vector
 from anabranch.updates.stages import Pipeline
-
-from anabranch.aggregation.weighting import WeightRule
 
 __all__ = ["DIAGNOSTICS", "ClientProgram", "MemoryLayout"]
 
 DIAGNOSTICS: tuple[Section, ...] = (
-    Section(WEIGHT, 1, Kind.STATISTIC, Weighting.UNIFORM),
     Section.count("examples"),
     Section.count("steps"),
     Section.count("train_examples"),
     Section.statistic("train_loss_sum"),
     Section.statistic("delta_sq_norm"),
 )
-"""What every training update carries besides the algorithm's own sections."""
+"""What every training update carries besides its weight and the algorithm's own sections."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,8 @@ class ClientProgram:
     @cached_property
     def sections(self) -> Sections:
         """The type of a training update."""
-        return Sections(tuple(self.algorithm.sections(self.dim)) + DIAGNOSTICS)
+        own = self.algorithm.sections(self.dim)
+        return Sections((*own, self.weight.section(), *DIAGNOSTICS))
 
     @cached_property
     def broadcast_sections(self) -> Sections:

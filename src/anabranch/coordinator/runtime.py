@@ -117,10 +117,6 @@ class Runtime(Protocol):
         """The commit that named the last checkpoint is durable."""
         ...
 
-    def restore(self, slots: Mapping[int, int]) -> None:
-        """Return client memory to what a commit named."""
-        ...
-
     def close(self) -> None:
         """End every process and free every resource; may be called twice."""
         ...

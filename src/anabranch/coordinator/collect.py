@@ -1,0 +1,101 @@
+"""Collecting one piece of work: answers are merged as they come, and every client gets a fate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from anabranch.aggregation.fold import Accumulator
+from anabranch.coordinator.policies import Policy
+from anabranch.coordinator.runtime import Fate, Outcome, Partial, Payload, Runtime, Work
+from anabranch.errors import AnabranchError
+from anabranch.updates.sections import Update
+from anabranch.updates.total import Finest, Total
+from anabranch.updates.wire import unpack
+
+__all__ = ["Collected", "collect"]
+
+
+@dataclass
+class Collected:
+    """The open state of one piece of work.
+
+    Attributes:
+        work: what was asked.
+        outcomes: by client number, as they come.
+        individuals: single updates by client number, when the work asked for them.
+    """
+
+    work: Work
+    started: float
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    individuals: dict[int, Update] = field(default_factory=dict)
+    _sum: Accumulator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sum = Accumulator(self.work.fold)
+
+    @property
+    def waiting(self) -> int:
+        """Clients that were asked and have no outcome yet."""
+        return len(self.work.clients) - len(self.outcomes)
+
+    @property
+    def contributors(self) -> int:
+        """Updates in the sum."""
+        return self._sum.contributors
+
+    def total(self) -> Total:
+        """The exact sum over everything merged."""
+        return self._sum.total(copy=False)
+
+    def absorb(self, event: Outcome | Payload | Partial, name: Callable[[int], str]) -> None:
+        """Merge one event; an update that is not acceptable turns its client's fate to refused."""
+        if isinstance(event, Outcome):
+            if event.client not in self.individuals or event.fate is not Fate.MERGED:
+                self.outcomes.setdefault(event.client, event)
+        elif isinstance(event, Partial):
+            self._sum.absorb(event.total)
+        else:
+            self._absorb_payload(event, name(event.client))
+
+    def _absorb_payload(self, payload: Payload, name: str) -> None:
+        if payload.client in self.individuals:
+            return  # a repeated delivery counts once
+        try:
+            update = unpack(payload.content, self.work.fold.sections, name)
+            self._sum.add(update, name)
+        except AnabranchError as error:
+            self.outcomes[payload.client] = Outcome(payload.client, Fate.REFUSED, str(error))
+            return
+        self.individuals[payload.client] = update
+        if self.work.finest is not Finest.INDIVIDUALS:
+            self.individuals[payload.client] = Update({}, {})  # merged; not kept
+        size = len(payload.content)
+        self.outcomes[payload.client] = Outcome(payload.client, Fate.MERGED, bytes_up=size)
+
+
+def collect(
+    work: Work,
+    runtime: Runtime,
+    policy: Policy,
+    name: Callable[[int], str],
+    clock: Callable[[], float] = time.monotonic,
+) -> Collected:
+    """Ask, wait by the policy, and give up what is still open when it closes.
+
+    Every client of ``work`` has exactly one outcome at the end.
+    """
+    collected = Collected(work, clock())
+    runtime.submit(work)
+    while not policy.close(collected.waiting, collected.contributors, clock() - collected.started):
+        patience = policy.patience(clock() - collected.started)
+        for event in runtime.poll(patience):
+            collected.absorb(event, name)
+    if collected.waiting:
+        for outcome in runtime.abandon():
+            collected.absorb(outcome, name)
+    for client in work.clients:
+        collected.outcomes.setdefault(client, Outcome(client, Fate.LOST, "no answer"))
+    return collected

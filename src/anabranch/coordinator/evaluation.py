@@ -1,0 +1,105 @@
+"""Evaluation as work: metric sums from clients or hold-out shards, released through the door."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from anabranch.aggregation.fold import Accumulator, FoldPlan
+from anabranch.algorithms.base import Broadcast
+from anabranch.client.task import TaskKind
+from anabranch.coordinator.collect import Collected, collect
+from anabranch.coordinator.policies import Synchronous
+from anabranch.coordinator.runtime import Runtime, Work
+from anabranch.learners.metrics import MetricSet
+from anabranch.privacy.door import Admission, ReleaseDoor
+from anabranch.updates.sections import Update
+from anabranch.updates.total import Finest, Total
+
+__all__ = ["Evaluation", "Evaluator"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation measured.
+
+    Attributes:
+        metrics: over everybody; hold-out metrics carry the prefix ``holdout_`` when both are asked.
+        clients: metrics of each client by number, when individuals were asked.
+        releases: the door's decisions.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    clients: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    releases: tuple[Admission, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures a model.
+
+    Attributes:
+        runtime: carries the tasks.
+        metrics: what is measured.
+        door: what may leave.
+        clients: numbers of the clients that have test examples; empty to skip them.
+        shards: number of hold-out shards; 0 to skip them.
+        individuals: whether each client's own metrics are wanted.
+        name: identifier of a client number.
+    """
+
+    runtime: Runtime
+    metrics: MetricSet
+    door: ReleaseDoor
+    clients: Sequence[int]
+    shards: int
+    individuals: bool
+    name: Callable[[int], str]
+
+    def evaluate(self, round_: int, broadcast: Broadcast) -> Evaluation:
+        """Metrics of the model in ``broadcast`` (whose other vectors are not looked at)."""
+        metrics: dict[str, float] = {}
+        releases: list[Admission] = []
+        single: dict[int, Mapping[str, float]] = {}
+        if self.clients:
+            answers = self._ask(TaskKind.EVALUATE, round_, tuple(self.clients), broadcast)
+            metrics.update(self._released("metrics of the clients", round_, answers, releases))
+            single = {c: self._summary(u) for c, u in answers.individuals.items()}
+        if self.shards:
+            answers = self._ask(TaskKind.HOLDOUT, round_, tuple(range(self.shards)), broadcast)
+            held = self._summary_of(answers.total())
+            # The hold-out is the coordinator's own data: nothing leaves a client, so no release.
+            prefix = "holdout_" if self.clients else ""
+            metrics.update({prefix + name: value for name, value in held.items()})
+        return Evaluation(metrics, single, tuple(releases))
+
+    def _ask(
+        self, kind: TaskKind, round_: int, clients: tuple[int, ...], broadcast: Broadcast
+    ) -> Collected:
+        alone = self.individuals and kind is TaskKind.EVALUATE
+        finest = Finest.INDIVIDUALS if alone else Finest.TOTAL
+        fold = FoldPlan(self.metrics.sections(), capacity=len(clients))
+        work = Work(kind, round_, clients, broadcast, fold, finest)
+        return collect(work, self.runtime, Synchronous(), self.name)
+
+    def _released(
+        self, what: str, round_: int, answers: Collected, releases: list[Admission]
+    ) -> Mapping[str, float]:
+        total = answers.total()
+        if total.contributors == 0:
+            return {}
+        admission = self.door.admit(what, round_, total)
+        releases.append(admission)
+        return self._summary_of(total) if admission.admitted else {}
+
+    def _summary(self, update: Update) -> Mapping[str, float]:
+        """Metrics of one client; undefined ones (an AUC with one class) are left out."""
+        sections = self.metrics.sections()
+        alone = Accumulator(FoldPlan(sections, capacity=1))
+        alone.add(update, "")
+        return self._summary_of(alone.total(copy=False))
+
+    def _summary_of(self, total: Total) -> Mapping[str, float]:
+        summary = self.metrics.summary(total)
+        return {name: value for name, value in summary.items() if not math.isnan(value)}

@@ -1,0 +1,194 @@
+"""The round loop.
+
+    select -> train and fold -> release -> server update -> evaluate -> commit
+
+One call of `Coordinator.run` is one run, from its stored state to its end by rule. A round is a
+transaction: it changes the model and is recorded whole, or it fails and changes nothing but its
+own record. The public state of the generators is (seed, purpose, round), so a resumed run draws
+what the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from anabranch.aggregation.fold import FoldPlan
+from anabranch.algorithms.base import RoundContext, ServerState
+from anabranch.client.program import ClientProgram
+from anabranch.client.task import TaskKind
+from anabranch.coordinator.collect import Collected, collect
+from anabranch.coordinator.evaluation import Evaluation, Evaluator
+from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted
+from anabranch.coordinator.journal import Journal
+from anabranch.coordinator.policies import Synchronous
+from anabranch.coordinator.record import RoundTimes, committed_event, round_record
+from anabranch.coordinator.runtime import Fate, Runtime, Work
+from anabranch.coordinator.state import RunState
+from anabranch.coordinator.stop import Progress
+from anabranch.coordinator.store.records import Outcome
+from anabranch.fleet.selection import select_uniform
+from anabranch.plan.schema import Plan
+from anabranch.privacy.door import Admission, ReleaseDoor
+from anabranch.randomness import generator
+
+__all__ = ["Coordinator", "Ending"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended: the store's status word, and the reason for people."""
+
+    status: str
+    reason: str
+
+
+@dataclass
+class Coordinator:
+    """One run.
+
+    Attributes:
+        plan: the contract and how it is run.
+        program: what clients run.
+        names: client identifiers by number.
+        runtime: carries the work.
+        evaluator: measures models.
+        door: what may leave.
+        journal: makes rounds durable.
+        tell: the listener.
+        stopped: asked between rounds; true ends the run in good order.
+    """
+
+    plan: Plan
+    program: ClientProgram
+    names: tuple[str, ...]
+    runtime: Runtime
+    evaluator: Evaluator
+    door: ReleaseDoor
+    journal: Journal
+    tell: Callable[[Event], None]
+    stopped: Callable[[], bool] = lambda: False
+
+    def run(self, state: RunState) -> tuple[RunState, Ending]:
+        """Rounds until a stop rule holds; everything is durable when this returns."""
+        ending = self._ending(state)
+        while ending is None:
+            state = self.round(state)
+            ending = self._ending(state)
+        self.journal.flush()
+        return state, ending
+
+    def round(self, state: RunState) -> RunState:
+        """One round: the next state, already noted in the journal."""
+        times = RoundTimes()
+        number = state.round + 1
+        cohort = self._select(number)
+        collected = self._train(number, cohort, state.server)
+        times.mark("train")
+        server, outcome, releases = self._update(number, state.server, collected)
+        times.mark("aggregate")
+        evaluation = self._evaluate(number, server)
+        times.mark("evaluate")
+        state = RunState(number, server, self._progress(state, collected, outcome, evaluation))
+        state = self._timed(state, times)
+        everything = (*releases, *evaluation.releases)
+        record = round_record(number, outcome, collected, evaluation, everything, times, self.names)
+        self.journal.add(record, state.arrays)
+        self._tell_round(committed_event(record, collected, evaluation, self.names), collected)
+        return state
+
+    def _select(self, number: int) -> tuple[int, ...]:
+        clients = len(self.names)
+        draw = generator(self.plan.seed, "cohort", number)
+        return select_uniform(clients, self.plan.rounds.asked(clients), draw)
+
+    def _train(self, number: int, cohort: tuple[int, ...], server: ServerState) -> Collected:
+        """Ask the cohort to train; its updates are folded as they come."""
+        work = Work(
+            TaskKind.TRAIN,
+            number,
+            cohort,
+            self.program.algorithm.broadcast(server),
+            FoldPlan(self.program.sections, capacity=len(cohort)),
+            self.program.pipeline.finest,
+        )
+        policy = Synchronous(self.plan.rounds.deadline)
+        return collect(work, self.runtime, policy, self._name)
+
+    def _update(
+        self, number: int, server: ServerState, collected: Collected
+    ) -> tuple[ServerState, Outcome, tuple[Admission, ...]]:
+        """The next server state, or the same one when the round fails."""
+        failed: tuple[ServerState, Outcome, tuple[Admission, ...]] = (server, "failed", ())
+        fates = {client: outcome.fate for client, outcome in collected.outcomes.items()}
+        if collected.contributors < self.plan.rounds.needed(len(self.names)):
+            self.runtime.settle(dict.fromkeys(fates, Fate.TOO_LATE))
+            return failed
+        pipeline = self.program.pipeline
+        total = pipeline.release(pipeline.decode_sum(collected.total()), number)
+        admission = self.door.admit("model", number, total)
+        rounds = self.plan.rounds
+        factor = rounds.server_schedule.factor(number, rounds.count)
+        context = RoundContext(number, len(self.names), factor)
+        with np.errstate(all="ignore"):  # judged by the finiteness of the result, just below
+            after = self.program.algorithm.server_update(server, total, context)
+        if not (admission.admitted and np.isfinite(after.model).all()):
+            self.runtime.settle(dict.fromkeys(fates, Fate.TOO_LATE))
+            return failed
+        self.runtime.settle(fates)
+        everyone = all(fate is Fate.MERGED for fate in fates.values())
+        return after, "complete" if everyone else "partial", (admission,)
+
+    def _evaluate(self, number: int, server: ServerState) -> Evaluation:
+        if not self.plan.evaluation.due(number, self.plan.rounds.count):
+            return Evaluation()
+        return self.evaluate(number, server)
+
+    def evaluate(self, number: int, server: ServerState) -> Evaluation:
+        """Metrics of the model that the algorithm hands out."""
+        model = self.program.algorithm.evaluated_model(server)
+        broadcast = {**self.program.algorithm.broadcast(server), "model": model}
+        return self.evaluator.evaluate(number, broadcast)
+
+    def _progress(
+        self, state: RunState, collected: Collected, outcome: str, evaluation: Evaluation
+    ) -> Progress:
+        before = state.progress
+        sizes = [o.bytes_up for o in collected.outcomes.values()]
+        merged = 0 if outcome == "failed" else collected.contributors
+        progress = replace(
+            before,
+            failures=before.failures + 1 if outcome == "failed" else 0,
+            asked=before.asked + len(collected.work.clients),
+            merged=before.merged + merged,
+            largest_update=max([before.largest_update, *sizes]),
+        )
+        watched = evaluation.metrics.get(self.plan.stop.metric)
+        if watched is None:
+            return progress
+        return progress.after_evaluation(self.plan.stop, state.round + 1, watched)
+
+    @staticmethod
+    def _timed(state: RunState, times: RoundTimes) -> RunState:
+        seconds = state.progress.seconds + times.seconds
+        return replace(state, progress=replace(state.progress, seconds=seconds))
+
+    def _ending(self, state: RunState) -> Ending | None:
+        if state.progress.failures > self.plan.rounds.max_failures:
+            return Ending("failed", f"{state.progress.failures} rounds in a row failed")
+        reason = state.progress.reason_to_stop(self.plan.stop, state.round, self.plan.rounds.count)
+        if reason:
+            return Ending("complete", reason)
+        return Ending("stopped", "stopped by the user") if self.stopped() else None
+
+    def _tell_round(self, event: RoundCommitted, collected: Collected) -> None:
+        for client, outcome in collected.outcomes.items():
+            if outcome.fate is not Fate.MERGED:
+                name = self._name(client)
+                self.tell(ClientTrouble(event.round, name, outcome.fate.value, outcome.detail))
+        self.tell(event)
+
+    def _name(self, client: int) -> str:
+        return self.names[client] if client < len(self.names) else str(client)

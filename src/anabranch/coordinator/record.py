@@ -1,0 +1,146 @@
+"""What is written down about a round: the record for the store, the event for listeners."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from anabranch.coordinator.collect import Collected
+from anabranch.coordinator.evaluation import Evaluation
+from anabranch.coordinator.events import RoundCommitted
+from anabranch.coordinator.runtime import Fate
+from anabranch.coordinator.store.records import (
+    Cell,
+    Column,
+    Outcome,
+    ReleaseEntry,
+    RoundRecord,
+    StoredEvent,
+)
+from anabranch.privacy.door import Admission
+
+__all__ = ["RoundTimes", "committed_event", "round_record"]
+
+_CLIENT_PREFIX = "metric."
+"""Columns of per-client metrics carry this prefix."""
+
+
+@dataclass
+class RoundTimes:
+    """Wall time of a round by phase; `mark` ends a phase."""
+
+    started: float = field(default_factory=time.time)
+    phases: dict[str, float] = field(default_factory=dict)
+    _first: float = field(default_factory=time.perf_counter)
+    _last: float = 0.0
+
+    def mark(self, phase: str) -> None:
+        """The phase that just ended."""
+        now = time.perf_counter() - self._first
+        self.phases[phase] = now - self._last
+        self._last = now
+
+    @property
+    def seconds(self) -> float:
+        """From the start to the last mark."""
+        return self._last
+
+
+def round_record(
+    number: int,
+    outcome: Outcome,
+    collected: Collected,
+    evaluation: Evaluation,
+    releases: Sequence[Admission],
+    times: RoundTimes,
+    names: Sequence[str],
+) -> RoundRecord:
+    """The record of a round, without the state, which the journal adds when it commits."""
+    merged = [o for o in collected.outcomes.values() if o.fate is Fate.MERGED]
+    down = 4 * sum(len(vector) for vector in collected.work.broadcast.values())
+    return RoundRecord(
+        round=number,
+        outcome=outcome,
+        metrics={**_diagnostics(collected), **evaluation.metrics},
+        client_columns=_columns(collected, evaluation, names),
+        phases=times.phases,
+        bytes_up=sum(o.bytes_up for o in merged),
+        bytes_down=down * len(collected.work.clients),
+        started=times.started,
+        ended=times.started + times.seconds,
+        releases=tuple(_entry(admission) for admission in releases),
+        events=_troubles(collected, names),
+    )
+
+
+def _diagnostics(collected: Collected) -> dict[str, float]:
+    """What later diagnosis needs, from sums only."""
+    total = collected.total()
+    if not total.contributors:
+        return {}
+    seen = total.scalar("train_examples")
+    return {
+        "train_loss": total.scalar("train_loss_sum") / seen if seen else 0.0,
+        "delta_rms_norm": (total.scalar("delta_sq_norm") / total.contributors) ** 0.5,
+    }
+
+
+def _columns(
+    collected: Collected, evaluation: Evaluation, names: Sequence[str]
+) -> Mapping[str, Column]:
+    """One entry for each client that was asked or evaluated."""
+    outcomes = collected.outcomes
+    clients = list(collected.work.clients)
+    clients += [client for client in evaluation.clients if client not in outcomes]
+    asked = [outcomes.get(client) for client in clients]
+    columns: dict[str, Column] = {
+        "client": [names[client] for client in clients],
+        "fate": [o.fate.value if o else "" for o in asked],
+        "seconds": [round(o.seconds, 6) if o else 0.0 for o in asked],
+        "bytes_up": [o.bytes_up if o else 0 for o in asked],
+    }
+    if any(o and o.detail for o in asked):
+        columns["detail"] = [o.detail if o else "" for o in asked]
+    kinds = sorted({kind for metrics in evaluation.clients.values() for kind in metrics})
+    for kind in kinds:
+        values: list[Cell] = [evaluation.clients.get(c, {}).get(kind) for c in clients]
+        columns[_CLIENT_PREFIX + kind] = values
+    return columns
+
+
+def _entry(admission: Admission) -> ReleaseEntry:
+    details = {
+        "contributors": admission.contributors,
+        "sections": list(admission.sections),
+        "admitted": admission.admitted,
+        "sha256": admission.digest,
+    }
+    return ReleaseEntry(admission.what, admission.mechanism, details)
+
+
+def _troubles(collected: Collected, names: Sequence[str]) -> tuple[StoredEvent, ...]:
+    now = time.time()
+    return tuple(
+        StoredEvent(outcome.fate.value, outcome.detail, names[client], now)
+        for client, outcome in collected.outcomes.items()
+        if outcome.fate is not Fate.MERGED
+    )
+
+
+def committed_event(
+    record: RoundRecord, collected: Collected, evaluation: Evaluation, names: Sequence[str]
+) -> RoundCommitted:
+    """What listeners hear of the round."""
+    return RoundCommitted(
+        round=record.round,
+        outcome=record.outcome,
+        metrics=record.metrics,
+        clients={names[client]: metrics for client, metrics in evaluation.clients.items()},
+        seconds=record.ended - record.started,
+        bytes_up=record.bytes_up,
+        bytes_down=record.bytes_down,
+        contributors=collected.contributors,
+        cohort=len(collected.work.clients),
+        phases=record.phases,
+    )

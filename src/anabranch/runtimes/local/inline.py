@@ -1,0 +1,58 @@
+"""The inline runtime: clients run one after another in this process (notebooks, debuggers)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from anabranch.client.states import SlotFile
+from anabranch.coordinator.runtime import Fate, Outcome, RuntimeEvent, Work
+from anabranch.learners.threads import one_thread
+from anabranch.runtimes.local.memory import ClientMemories
+from anabranch.runtimes.local.worker import Share, Simulant
+
+__all__ = ["InlineRuntime"]
+
+
+class InlineRuntime:
+    """Runs every task when it is polled.
+
+    Args:
+        simulant: program, data and memory access.
+        slots: the clients' two-phase memory, or None when they keep nothing.
+    """
+
+    def __init__(self, simulant: Simulant, slots: SlotFile | None = None) -> None:
+        self._simulant = simulant
+        self._memories = ClientMemories(slots)
+        self._open: list[Work] = []
+
+    def submit(self, work: Work) -> None:
+        self._open.append(work)
+
+    def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
+        events: list[RuntimeEvent] = []
+        with one_thread():
+            for work in self._open:
+                slots = self._memories.slots(work.kind, work.clients)
+                share = Share(work.kind, work.round, work.fold, work.finest, work.clients, slots)
+                events += self._simulant.run(share, work.broadcast)
+        self._open.clear()
+        return events
+
+    def abandon(self) -> Sequence[Outcome]:
+        late = [Outcome(c, Fate.TOO_LATE) for work in self._open for c in work.clients]
+        self._open.clear()
+        return late
+
+    def settle(self, fates: Mapping[int, Fate]) -> None:
+        self._memories.settle(fates)
+
+    def checkpoint(self) -> Mapping[int, int]:
+        return self._memories.checkpoint()
+
+    def committed(self) -> None:
+        self._memories.committed()
+
+    def close(self) -> None:
+        self._open.clear()
+        self._memories.close()
