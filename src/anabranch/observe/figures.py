@@ -1,0 +1,323 @@
+"""The pictures of a run: convergence, clients, participation, bytes, time.
+
+Each function takes a view and returns a `Picture`, or None when the run has nothing to draw. Every
+picture carries its caption and a text alternative with the same message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from anabranch.observe.events import Metrics
+from anabranch.observe.svg import MUTED, SERIES, drawing
+from anabranch.observe.tables import ClientRow, client_rows
+from anabranch.observe.view import EvaluationView, RoundView, RunView, higher_is_better
+from anabranch.observe.words import (
+    bytes_in_words,
+    metric_in_words,
+    seconds_in_words,
+    share_in_words,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "Picture",
+    "bytes_by_round",
+    "clients_against_local",
+    "convergence",
+    "participation",
+    "pictures",
+    "time_by_phase",
+]
+
+_BARS_UP_TO = 80
+_ROWS_UP_TO = 24
+_FATE_COLOURS = {
+    "merged": SERIES[0],
+    "too late": SERIES[1],
+    "lost": SERIES[3],
+    "refused": SERIES[4],
+    "failed": SERIES[5],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One drawing with its words.
+
+    Attributes:
+        name: identifier on the page.
+        title: heading.
+        svg: the drawing, inline.
+        caption: what is drawn and how it was measured.
+    """
+
+    name: str
+    title: str
+    svg: str
+    caption: str
+
+
+def pictures(view: RunView) -> tuple[Picture, ...]:
+    """Every picture that the run has data for, in the order of the report."""
+    makers = (convergence, clients_against_local, participation, bytes_by_round, time_by_phase)
+    drawn = (maker(view) for maker in makers)
+    return tuple(picture for picture in drawn if picture is not None)
+
+
+def convergence(view: RunView) -> Picture | None:
+    """The metric by round, the band of clients from p10 to p90, and the reference lines."""
+    metric = view.shown_metric
+    curve = _curve(view.evaluated, metric) if metric else ()
+    if metric is None or not curve:
+        return None
+    bands = _bands(view.evaluated, metric)
+    references = _references(view, metric)
+
+    def draw(axes: Axes) -> None:
+        if bands:
+            rounds, low, high = zip(*bands, strict=True)
+            axes.fill_between(rounds, low, high, color=SERIES[0], alpha=0.18, linewidth=0)
+        rounds_, values = zip(*curve, strict=True)
+        axes.plot(rounds_, values, color=SERIES[0], marker="o" if len(curve) < 3 else "")
+        for index, (_, value) in enumerate(references, 1):
+            style = "--" if index == 1 else ":"
+            axes.axhline(value, color=SERIES[index], linestyle=style, linewidth=1.6)
+        _end_labels(axes, [("federated", values[-1]), *references])
+        _round_axis(axes, rounds_)
+        axes.set_ylabel(metric_name(metric))
+
+    band = " The band spans the 10th to the 90th percentile of the clients." if bands else ""
+    lines = "".join(f" {label}: {metric_in_words(value)}." for label, value in references)
+    caption = f"{metric_name(metric)} on held-out examples after each round.{band}"
+    first, last = curve[0], curve[-1]
+    said = (
+        f"{metric_name(metric)} goes from {metric_in_words(first[1])} in round {first[0]} to "
+        f"{metric_in_words(last[1])} in round {last[0]}.{lines}"
+    )
+    return Picture("convergence", "Convergence", drawing("convergence", said, draw), caption)
+
+
+def _end_labels(axes: Axes, labels: Sequence[tuple[str, float]]) -> None:
+    """Names at the right end of the lines, moved apart where they would cover each other."""
+    low, high = axes.get_ylim()
+    gap = 0.075 * (high - low)
+    below = -np.inf
+    for index in sorted(range(len(labels)), key=lambda i: labels[i][1]):
+        text, value = labels[index]
+        below = max(value, below + gap)
+        axes.annotate(
+            text, (1.0, below), (6, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", color=SERIES[index], annotation_clip=False,
+        )  # fmt: skip
+    axes.set_ylim(low, high)
+
+
+def _curve(rounds: Iterable[RoundView], metric: str) -> tuple[tuple[int, float], ...]:
+    """(round, value): the global metric, else the mean over clients."""
+    points = ((r.number, _overall(r.evaluation, metric)) for r in rounds)
+    return tuple((number, value) for number, value in points if value is not None)
+
+
+def _overall(evaluation: EvaluationView | None, metric: str) -> float | None:
+    if evaluation is None:
+        return None
+    if metric in evaluation.metrics:
+        return evaluation.metrics[metric]
+    values = _client_values(evaluation, metric)
+    return float(np.mean(values)) if values else None
+
+
+def _client_values(evaluation: EvaluationView, metric: str) -> list[float]:
+    return [m[metric] for m in evaluation.clients.values() if metric in m]
+
+
+def _bands(rounds: Iterable[RoundView], metric: str) -> list[tuple[int, float, float]]:
+    bands = []
+    for round_ in rounds:
+        recorded: Metrics = round_.evaluation.metrics if round_.evaluation else {}
+        values = _client_values(round_.evaluation, metric) if round_.evaluation else []
+        if f"{metric}_p10" in recorded and f"{metric}_p90" in recorded:
+            low, high = recorded[f"{metric}_p10"], recorded[f"{metric}_p90"]
+        elif len(values) >= 2:
+            low, high = (float(q) for q in np.quantile(values, [0.1, 0.9]))
+        else:
+            continue
+        bands.append((round_.number, low, high))
+    return bands
+
+
+def _references(view: RunView, metric: str) -> list[tuple[str, float]]:
+    named = (("local only", view.local_only), ("pooled", view.pooled))
+    values = ((label, _overall(evaluation, metric)) for label, evaluation in named)
+    return [(label, value) for label, value in values if value is not None]
+
+
+def clients_against_local(view: RunView) -> Picture | None:
+    """Each client's metric under the federated model against its own model."""
+    metric = view.shown_metric
+    rows = client_rows([view], metric) if metric else ()
+    if metric is None or not rows:
+        return None
+    compared = [row for row in rows if row.gain is not None]
+    if len(rows) > _ROWS_UP_TO:
+        return _client_histogram(metric, rows, compared)
+    rows = tuple(sorted(rows, key=lambda r: r.gain.mean if r.gain else r.federated.mean))
+
+    def draw(axes: Axes) -> None:
+        for place, row in enumerate(rows):
+            if row.local_only is not None:
+                ends = [row.local_only.mean, row.federated.mean]
+                axes.plot(ends, [place, place], color=MUTED, linewidth=1.5, zorder=1)
+        _dots(axes, rows, "local_only", "local only", SERIES[1], "s")
+        _dots(axes, rows, "pooled", "pooled", SERIES[2], "D")
+        _dots(axes, rows, "federated", "federated", SERIES[0], "o")
+        axes.set_yticks(range(len(rows)), [row.client for row in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel(metric_name(metric))
+        axes.grid(visible=False, axis="y")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+    said = "; ".join(_client_in_words(row, metric) for row in rows)
+    height = 1.3 + 0.32 * len(rows)
+    caption = f"{metric_name(metric)} of each client on its own held-out examples, by gain over training alone."
+    svg = drawing("clients", said, draw, height=height)
+    return Picture("clients", "What each client gets", svg, caption)
+
+
+def _dots(
+    axes: Axes, rows: Sequence[ClientRow], which: str, label: str, colour: str, marker: str
+) -> None:
+    estimates = [(getattr(row, which), place) for place, row in enumerate(rows)]
+    points = [(estimate.mean, place) for estimate, place in estimates if estimate is not None]
+    if points:
+        x, y = zip(*points, strict=True)
+        axes.scatter(x, y, color=colour, marker=marker, s=44, label=label, zorder=2)
+
+
+def _client_in_words(row: ClientRow, metric: str) -> str:
+    alone = f", alone {metric_in_words(row.local_only.mean)}" if row.local_only else ""
+    return f"{row.client}: {metric_name(metric)} {metric_in_words(row.federated.mean)}{alone}"
+
+
+def _client_histogram(
+    metric: str, rows: Sequence[ClientRow], compared: Sequence[ClientRow]
+) -> Picture:
+    gains = [row.gain.mean for row in compared if row.gain is not None]
+    values = gains or [row.federated.mean for row in rows]
+    quarter = np.quantile(values, [0.1, 0.5, 0.9])
+    better = "higher" if higher_is_better(metric) else "lower"
+    named = metric_name(metric)
+    label = f"gain in {named} over training alone" if gains else named
+
+    def draw(axes: Axes) -> None:
+        axes.hist(values, bins=min(30, max(10, len(values) // 8)), color=SERIES[0])
+        if gains:
+            axes.axvline(0, color=SERIES[1], linestyle="--")
+        axes.set_xlabel(label)
+        axes.set_ylabel("clients")
+
+    low, middle, high = (metric_in_words(float(q)) for q in quarter)
+    said = f"{len(values)} clients: {label} has p10 {low}, median {middle}, p90 {high}."
+    caption = f"{said} A {better} {named} is better."
+    return Picture("clients", "What each client gets", drawing("clients", said, draw), caption)
+
+
+def participation(view: RunView) -> Picture | None:
+    """Clients asked in each round, by what became of them."""
+    rounds = [r for r in view.rounds if r.fates]
+    if not rounds:
+        return None
+    names = sorted({f for r in rounds for f in r.fates}, key=lambda f: (f != "merged", f))
+    spare = iter(SERIES[1:] * 4)
+    series = [
+        (name, [r.fates.get(name, 0) for r in rounds], _FATE_COLOURS.get(name) or next(spare))
+        for name in names
+    ]
+    draw = _stacked([r.number for r in rounds], series, "clients")
+    totals = ", ".join(f"{sum(values)} {name}" for name, values, _ in series)
+    said = f"Over {len(rounds)} rounds: {totals}."
+    caption = (
+        f"Clients asked in each round and what became of their task; "
+        f"{share_in_words(view.participation)} of those asked are in the model."
+    )
+    svg = drawing("participation", said, draw, height=2.6)
+    return Picture("participation", "Participation", svg, caption)
+
+
+def bytes_by_round(view: RunView) -> Picture | None:
+    """Payload bytes up and down in each round."""
+    rounds = [r for r in view.rounds if r.bytes_up or r.bytes_down]
+    if not rounds:
+        return None
+    largest = max(max(r.bytes_up, r.bytes_down) for r in rounds)
+    unit = bytes_in_words(largest).split()[1]
+    scale = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
+    series = [
+        ("to the coordinator", [r.bytes_up / scale for r in rounds], SERIES[0]),
+        ("to the clients", [r.bytes_down / scale for r in rounds], SERIES[2]),
+    ]
+    draw = _stacked([r.number for r in rounds], series, unit)
+    up, down = bytes_in_words(view.bytes_up), bytes_in_words(view.bytes_down)
+    said = f"All rounds: {up} to the coordinator, {down} to the clients."
+    caption = f"Payload of tasks and updates, without transport overhead. {said}"
+    return Picture("bytes", "Bytes", drawing("bytes", said, draw, height=2.6), caption)
+
+
+def time_by_phase(view: RunView) -> Picture | None:
+    """Wall time of each round by phase."""
+    rounds = [r for r in view.rounds if r.phases]
+    if not rounds:
+        return None
+    names = list(dict.fromkeys(name for r in rounds for name in r.phases))
+    slowest = max(r.seconds or sum(r.phases.values()) for r in rounds)
+    scale, unit = (1000.0, "ms") if slowest < 1 else (1.0, "s")
+    series = [
+        (name, [scale * r.phases.get(name, 0.0) for r in rounds], SERIES[i % len(SERIES)])
+        for i, name in enumerate(names)
+    ]
+    draw = _stacked([r.number for r in rounds], series, unit)
+    totals = {name: sum(r.phases.get(name, 0.0) for r in rounds) for name in names}
+    said = "; ".join(f"{name} {seconds_in_words(total)}" for name, total in totals.items())
+    caption = f"Wall time of each round by phase, at the coordinator. In all: {said}."
+    return Picture("time", "Time", drawing("time", said, draw, height=2.6), caption)
+
+
+def _stacked(
+    rounds: Sequence[int], series: Sequence[tuple[str, Sequence[float], str]], label: str
+) -> Callable[[Axes], None]:
+    """Stacked bars by round; filled steps when there are too many rounds for bars."""
+
+    def draw(axes: Axes) -> None:
+        bottom = np.zeros(len(rounds))
+        for name, values, colour in series:
+            top = bottom + np.asarray(values, np.float64)
+            if len(rounds) <= _BARS_UP_TO:
+                axes.bar(rounds, top - bottom, bottom=bottom, color=colour, label=name, width=0.8)
+            else:
+                axes.fill_between(
+                    rounds, bottom, top, step="mid", color=colour, label=name, linewidth=0
+                )
+            bottom = top
+        axes.set_ylim(0, max(float(bottom.max()) * 1.05, 1e-9))
+        axes.set_ylabel(label)
+        axes.grid(visible=False, axis="x")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(series), 5))
+        _round_axis(axes, rounds)
+
+    return draw
+
+
+def _round_axis(axes: Axes, rounds: Sequence[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    margin = 0.5 if len(rounds) <= _BARS_UP_TO else 0.0
+    axes.set_xlim(rounds[0] - margin, rounds[-1] + max(margin, 0.01))
+    axes.set_xlabel("round")

@@ -1,0 +1,193 @@
+"""Progress on stderr: a Rich bar on a terminal, one plain line an event elsewhere.
+
+Both open with the trust line and say once, in one line, when a client is in trouble.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from anabranch.observe.events import (
+    ClientTrouble,
+    EvaluationDone,
+    Event,
+    Listener,
+    Metrics,
+    RoundCommitted,
+    RunEnded,
+    RunStarted,
+)
+from anabranch.observe.view import headline_metric
+from anabranch.observe.words import metric_in_words, seconds_in_words
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = ["PlainProgress", "RichProgress", "progress"]
+
+
+def opening(event: RunStarted) -> str:
+    """The lines a run opens with: who can read what, then what will happen."""
+    again = f", going on at round {event.first_round}" if event.first_round > 1 else ""
+    asked = f", {event.cohort} a round" if event.cohort and event.cohort < event.clients else ""
+    return (
+        f"Trust: {event.trust_line}\n"
+        f"Run {event.run_id} ({event.name}): {event.rounds} rounds, "
+        f"{event.clients} clients{asked}{again}"
+    )
+
+
+def trouble_line(event: ClientTrouble) -> str:
+    """One line about a client that did not contribute."""
+    return f"round {event.round}: client {event.client} {event.fate}: {event.reason}"
+
+
+def ending(event: RunEnded) -> str:
+    """How the run ended, with every limit that was missed."""
+    lines = [f"Run {event.status} after {seconds_in_words(event.seconds)}: {event.reason}"]
+    for check in event.limits:
+        if not check.met:
+            found = metric_in_words(check.measured) if check.measured is not None else "nothing"
+            lines.append(f"Limit missed: {check.name} (wanted {check.wanted}, measured {found})")
+    return "\n".join(lines)
+
+
+class PlainProgress:
+    """Plain lines, for logs and pipes: at most one a round and one every ``every`` seconds."""
+
+    def __init__(self, stream: TextIO, *, every: float = 1.0) -> None:
+        self._stream = stream
+        self._every = every
+        self._metric: str | None = None
+        self._rounds = 0
+        self._first = 1
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        line = self._line(event)
+        if line:
+            print(line, file=self._stream, flush=True)
+
+    def _line(self, event: Event) -> str:
+        if isinstance(event, RunStarted):
+            self._metric, self._rounds = event.metric, event.rounds
+            self._first, self._began = event.first_round, time.monotonic()
+            return opening(event)
+        if isinstance(event, RoundCommitted):
+            return self._round(event)
+        if isinstance(event, ClientTrouble):
+            return trouble_line(event)
+        if isinstance(event, EvaluationDone):
+            return f"{event.what.replace('_', ' ')}: {_shown(event.metrics, self._metric)}"
+        return ending(event)
+
+    def _round(self, event: RoundCommitted) -> str:
+        now = time.monotonic()
+        last = event.round >= self._rounds
+        if not last and event.outcome != "failed" and now - self._last < self._every:
+            return ""
+        self._last = now
+        done = event.round - self._first + 1
+        left = remaining(now - self._began, done, self._rounds - event.round)
+        parts = [
+            f"round {event.round}/{self._rounds}",
+            "failed" if event.outcome == "failed" else "",
+            _shown(event.metrics, self._metric),
+            f"{event.contributors} of {event.cohort} clients",
+            f"about {seconds_in_words(left)} left" if not last else "",
+        ]
+        return "  ".join(part for part in parts if part)
+
+
+class RichProgress:
+    """A bar with round, metric and remaining time; lines above it for everything else."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task: TaskID | None = None
+        self._metric: str | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._metric = event.metric
+            self._say(opening(event), "bold")
+            self._task = self._bar.add_task(
+                "round", total=event.rounds, completed=event.first_round - 1, metric=""
+            )
+        elif isinstance(event, RoundCommitted):
+            self._round(event)
+        elif isinstance(event, ClientTrouble):
+            self._say(trouble_line(event), "yellow")
+        elif isinstance(event, EvaluationDone):
+            self._say(f"{event.what.replace('_', ' ')}: {_shown(event.metrics, self._metric)}")
+        else:
+            self._say(ending(event), "bold")
+
+    def _round(self, event: RoundCommitted) -> None:
+        if event.outcome == "failed":
+            self._say(f"round {event.round}: failed, the model stayed as it was", "yellow")
+        if self._task is None:
+            return
+        self._bar.update(self._task, completed=event.round)
+        if event.metrics:
+            self._bar.update(self._task, metric=_shown(event.metrics, self._metric))
+
+    def _say(self, text: str, style: str = "") -> None:
+        # Names of clients and plans are not markup.
+        self._bar.console.print(text, style=style or None, markup=False, highlight=False)
+
+
+def _shown(metrics: Metrics, wanted: str | None) -> str:
+    name = headline_metric(metrics, wanted)
+    return "" if name is None else f"{name} {metric_in_words(metrics[name])}"
+
+
+def remaining(elapsed: float, done: int, left: int) -> float:
+    """Seconds for ``left`` rounds that take as long as the ``done`` ones took on average."""
+    return elapsed / max(done, 1) * max(left, 0)
+
+
+@contextmanager
+def progress(*, quiet: bool = False, stream: TextIO | None = None) -> Iterator[Listener]:
+    """A listener that shows progress on ``stream`` (stderr) while the context is open.
+
+    Rich on a terminal (colours unless NO_COLOR is set), plain lines elsewhere or without Rich,
+    nothing with ``quiet``.
+    """
+    out = stream if stream is not None else sys.stderr
+    if quiet:
+        yield lambda event: None
+    elif not out.isatty():
+        yield PlainProgress(out)
+    else:
+        with _bar(out) as bar:
+            yield RichProgress(bar) if bar is not None else PlainProgress(out)
+
+
+@contextmanager
+def _bar(stream: TextIO) -> Iterator[Progress | None]:
+    try:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+    except ImportError:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[metric]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(file=stream)) as bar:
+        yield bar

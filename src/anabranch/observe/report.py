@@ -1,0 +1,247 @@
+"""The report: one self-contained HTML file of a run, made from its view alone.
+
+It opens with the trust line, needs no network and no script, follows light and dark, and says in
+words and tables everything that its pictures show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from anabranch.errors import AnabranchError
+from anabranch.observe.figures import pictures
+from anabranch.observe.intervals import Estimate
+from anabranch.observe.tables import ClientRow, client_rows
+from anabranch.observe.view import RoundView, RunView
+from anabranch.observe.words import (
+    bytes_in_words,
+    metric_in_words,
+    metric_name,
+    seconds_in_words,
+    share_in_words,
+    signed,
+)
+
+__all__ = ["render_report", "write_report"]
+
+_STATES = {"complete": "good", "failed": "bad"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One figure at the top: label, value with unit, and a note."""
+
+    label: str
+    value: str
+    note: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with its caption; ``folded`` tables open on demand, ``words`` are flush left."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    folded: bool = False
+    words: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled table, and what to say when it is empty."""
+
+    name: str
+    title: str
+    table: Table
+    empty: str
+    note: str = ""
+
+
+def render_report(view: RunView) -> str:
+    """The report as HTML text.
+
+    Raises:
+        AnabranchError: AB-807 jinja2 or matplotlib is not installed (extra ``report``).
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        raise AnabranchError(
+            "AB-807",
+            "the report needs jinja2, which is not installed.",
+            fix='pip install "anabranch[report]".',
+        ) from error
+    environment = Environment(
+        loader=PackageLoader("anabranch.observe", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["metric"] = metric_in_words
+    style = (files("anabranch.observe") / "templates" / "report.css").read_text(encoding="utf-8")
+    return environment.get_template("report.html").render(
+        run=view,
+        style=Markup(style),
+        tiles=_tiles(view),
+        pictures=pictures(view),
+        clients=_client_table(view),
+        sections=_sections(view),
+    )
+
+
+def write_report(view: RunView, path: Path) -> Path:
+    """Write the report to ``path`` (folders are made) and return it.
+
+    Raises:
+        AnabranchError: AB-806 the file cannot be written, AB-807 the extra is not installed.
+    """
+    text = render_report(view)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise AnabranchError(
+            "AB-806",
+            f"{path} cannot be written: {error.strerror or error}.",
+            fix="choose another place, or make room and give yourself the right to write there.",
+            kept="The run is unchanged.",
+        ) from error
+    return path
+
+
+def _tiles(view: RunView) -> list[Tile]:
+    done = view.rounds[-1].number if view.rounds else 0
+    metric = view.shown_metric
+    tiles = [
+        Tile("State", view.status, state=_STATES.get(view.status, "")),
+        Tile("Rounds", f"{done} of {view.rounds_planned}", f"{view.clients} clients"),
+    ]
+    if metric is not None:
+        tiles.append(_metric_tile(view, metric))
+    payload = view.bytes_up + view.bytes_down
+    tiles += [
+        Tile("Participation", share_in_words(view.participation), "of the clients asked"),
+        Tile("Payload", bytes_in_words(payload), f"{bytes_in_words(view.bytes_up)} from clients"),
+        Tile("Time", seconds_in_words(view.seconds), "wall time of all rounds"),
+    ]
+    return tiles
+
+
+def _metric_tile(view: RunView, metric: str) -> Tile:
+    rows = client_rows([view], metric)
+    gains = [row.gain.mean for row in rows if row.gain is not None]
+    value = view.result.metrics.get(metric)
+    if value is None and rows:
+        value = sum(row.federated.mean for row in rows) / len(rows)
+    note = f"{signed(sum(gains) / len(gains))} over training alone" if gains else "final model"
+    return Tile(metric_name(metric), metric_in_words(value), note)
+
+
+def _client_table(view: RunView) -> Table:
+    metric = view.shown_metric or ""
+    rows = client_rows([view], metric) if metric else ()
+    optional = {
+        "local only": any(row.local_only for row in rows),
+        "pooled": any(row.pooled for row in rows),
+        "gain over local": any(row.gain for row in rows),
+    }
+    header = (
+        "client",
+        "test examples",
+        "federated",
+        *(n for n, shown in optional.items() if shown),
+    )
+    cells = tuple(_client_cells(row, optional) for row in rows)
+    return Table(f"{metric_name(metric)} by client", header, cells, folded=len(rows) > 24)
+
+
+def _client_cells(row: ClientRow, optional: dict[str, bool]) -> tuple[str, ...]:
+    def shown(estimate: Estimate | None) -> str:
+        return metric_in_words(estimate.mean if estimate else None)
+
+    extra = {
+        "local only": shown(row.local_only),
+        "pooled": shown(row.pooled),
+        "gain over local": signed(row.gain.mean if row.gain else None),
+    }
+    count = "–" if row.examples is None else str(row.examples)
+    return (
+        row.client,
+        count,
+        shown(row.federated),
+        *(text for name, text in extra.items() if optional[name]),
+    )
+
+
+def _sections(view: RunView) -> list[Section]:
+    return [_rounds(view), _releases(view), _troubles(view), _versions(view)]
+
+
+def _rounds(view: RunView) -> Section:
+    metric = view.shown_metric
+    header = ("round", "outcome", metric_name(metric or "metric"))
+    rows = tuple(_round_cells(r, metric) for r in view.rounds)
+    table = Table(
+        "Every round in numbers",
+        (*header, "merged", "asked", "from clients", "to clients", "time"),
+        rows,
+        folded=True,
+    )
+    return Section("rounds", "Rounds", table, "No round has been committed.")
+
+
+def _releases(view: RunView) -> Section:
+    rows = [
+        (r.what, str(r.round), r.mechanism, _or_dash(r.contributors), r.detail or "–")
+        for r in view.releases
+    ]
+    header = ("what", "round", "protection", "contributors", "detail")
+    return Section(
+        "releases",
+        "What left the trust boundary",
+        _words("Releases", header, rows),
+        "Nothing was released.",
+        "“unprotected” means that no mechanism bounds what a release tells about a person.",
+    )
+
+
+def _troubles(view: RunView) -> Section:
+    rows = [(str(t.round), t.client, t.fate, t.reason) for t in view.troubles]
+    header = ("round", "client", "fate", "reason")
+    table = _words("Clients that did not contribute", header, rows)
+    return Section("troubles", "Troubles", table, "Every client that was asked contributed.")
+
+
+def _versions(view: RunView) -> Section:
+    rows = sorted(view.versions.items())
+    table = _words("Software that computed the run", ("name", "version"), rows)
+    return Section("versions", "Versions", table, "Not recorded.")
+
+
+def _words(caption: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    return Table(caption, header, tuple(rows), folded=len(rows) > 12, words=True)
+
+
+def _round_cells(r: RoundView, metric: str | None) -> tuple[str, ...]:
+    value = r.evaluation.metrics.get(metric) if r.evaluation and metric else None
+    return (
+        str(r.number),
+        r.outcome,
+        metric_in_words(value),
+        str(r.contributors),
+        str(r.cohort),
+        bytes_in_words(r.bytes_up),
+        bytes_in_words(r.bytes_down),
+        seconds_in_words(r.seconds),
+    )
+
+
+def _or_dash(value: int | None) -> str:
+    return "–" if value is None else str(value)

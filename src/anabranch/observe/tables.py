@@ -1,0 +1,90 @@
+"""The table at the end of a run: what each client gets from taking part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from anabranch.observe.events import Metrics
+from anabranch.observe.intervals import Estimate, bootstrap_mean
+from anabranch.observe.view import EvaluationView, RunView, higher_is_better
+
+__all__ = ["ClientRow", "client_rows", "text_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRow:
+    """One client over one or more repeats of a run.
+
+    Attributes:
+        client: identifier.
+        examples: test examples (of the first repeat); None when unknown.
+        federated: metric of the federated model.
+        local_only: metric of the client's own model; None when not asked for.
+        pooled: metric of the model trained on all data; None when not asked for.
+        gain: federated better than local by this much (positive is better), paired over repeats.
+    """
+
+    client: str
+    examples: int | None
+    federated: Estimate
+    local_only: Estimate | None = None
+    pooled: Estimate | None = None
+    gain: Estimate | None = None
+
+
+def client_rows(views: Sequence[RunView], metric: str) -> tuple[ClientRow, ...]:
+    """One row a client, with paired bootstrap intervals over ``views`` (repeats of one plan)."""
+    clients = [c for c in views[0].result.clients if metric in views[0].result.clients[c]]
+    return tuple(_row(views, client, metric) for client in clients)
+
+
+def _row(views: Sequence[RunView], client: str, metric: str) -> ClientRow:
+    federated = [_value(view.result, client, metric) for view in views]
+    local = [_value(view.local_only, client, metric) for view in views]
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    gains = [
+        sign * (ours - alone)
+        for ours, alone in zip(federated, local, strict=True)
+        if ours is not None and alone is not None
+    ]
+    return ClientRow(
+        client=client,
+        examples=views[0].result.examples.get(client),
+        federated=bootstrap_mean([v for v in federated if v is not None]),
+        local_only=_estimate(local),
+        pooled=_estimate([_value(view.pooled, client, metric) for view in views]),
+        gain=bootstrap_mean(gains) if gains else None,
+    )
+
+
+def _value(evaluation: EvaluationView | None, client: str, metric: str) -> float | None:
+    if evaluation is None:
+        return None
+    metrics: Metrics = evaluation.clients.get(client, {})
+    return metrics.get(metric)
+
+
+def _estimate(values: Sequence[float | None]) -> Estimate | None:
+    measured = [value for value in values if value is not None]
+    return bootstrap_mean(measured) if measured else None
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A plain table: the first column flush left, the others flush right.
+
+    >>> print(text_table(["client", "n"], [["va", "200"]]))
+    client    n
+    ------  ---
+    va      200
+    """
+    table = [tuple(header), *map(tuple, rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
