@@ -19,6 +19,7 @@ from anabranch.observe.view import EvaluationView, RoundView, RunView, higher_is
 from anabranch.observe.words import (
     bytes_in_words,
     metric_in_words,
+    metric_name,
     seconds_in_words,
     share_in_words,
 )
@@ -186,7 +187,10 @@ def clients_against_local(view: RunView) -> Picture | None:
 
     said = "; ".join(_client_in_words(row, metric) for row in rows)
     height = 1.3 + 0.32 * len(rows)
-    caption = f"{metric_name(metric)} of each client on its own held-out examples, by gain over training alone."
+    caption = (
+        f"{metric_name(metric)} of each client on its own held-out examples, "
+        "by gain over training alone."
+    )
     svg = drawing("clients", said, draw, height=height)
     return Picture("clients", "What each client gets", svg, caption)
 
