@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
 from pydantic import Field
@@ -109,6 +109,17 @@ class ServerState:
     """
 
     model: Vector
+
+    @classmethod
+    def of(cls, state: ServerState) -> Self:
+        """``state`` itself, known to be of this class.
+
+        Raises:
+            TypeError: it belongs to another algorithm.
+        """
+        if not isinstance(state, cls):
+            raise TypeError(f"a state of {type(state).__name__} was given, wanted {cls.__name__}")
+        return state
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every field as an array, for the store."""

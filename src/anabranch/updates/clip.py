@@ -21,7 +21,7 @@ class Clip(Stage):
 
     >>> import numpy as np
     >>> update = Update({"delta": np.float32([3, 4])}, {})
-    >>> Clip(max_norm=1.0).clipped(update).vectors["delta"]
+    >>> Clip(max_norm=1.0).clipped(update).vectors["delta"].round(5)
     array([0.6, 0.8], dtype=float32)
     """
 
@@ -39,8 +39,8 @@ class Clip(Stage):
         norm = math.sqrt(squared_norm(delta))
         if not self.max_norm < norm < math.inf:  # what is not finite, the fold refuses and names
             return update
-        # Two ulps less, so that rounding to float32 cannot push the norm above the bound again.
-        factor = self.max_norm / norm * (1 - 2.0**-22)
+        # One ulp less, so that rounding to float32 cannot push the norm above the bound again.
+        factor = self.max_norm / norm * (1 - 2.0**-23)
         clipped = (delta.astype(np.float64) * factor).astype(np.float32)
         return Update({**update.vectors, "delta": clipped}, update.scalars)
 
