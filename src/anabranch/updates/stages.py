@@ -186,9 +186,10 @@ def compile_stages(stages: Sequence[Stage]) -> Pipeline:
     """Fit the stages around the fold.
 
     Raises:
-        AnabranchError: AB-410 when a stage appears twice, AB-411 when a stage that decodes before
-            the fold stands behind one that decodes after it: its half would run on something that
-            the later stage has not yet undone.
+        AnabranchError: AB-410 when a stage appears twice, AB-411 when a stage that is undone for
+            each update stands before one that is undone on the sum: its half would run on
+            something that the later stage has not yet undone; AB-424 when a stage is undone on
+            the sum without being linear.
     """
     seen: set[str] = set()
     after_fold: Stage | None = None
@@ -200,6 +201,14 @@ def compile_stages(stages: Sequence[Stage]) -> Pipeline:
                 fix="keep one of them.",
             )
         seen.add(stage.name)
+        if isinstance(stage, DecodesSum) and not stage.contract().linear:
+            raise AnabranchError(
+                "AB-424",
+                f"stage {stage.name!r} is undone on the sum, but its contract does not say that "
+                "it is linear.",
+                fix="undo it for each update (decode_one), or declare linear=True when the sum of "
+                "encoded updates is the encoded sum.",
+            )
         # decode_one runs in reverse before the fold; a linear stage behind it is undone only
         # after the fold, so the non-linear one would see a still encoded update.
         if isinstance(stage, DecodesSum):
