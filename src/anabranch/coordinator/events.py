@@ -79,7 +79,8 @@ class RoundCommitted:
 
     Attributes:
         round: number of the round, from 1.
-        outcome: ``committed`` or the named reason why the model stayed as it was.
+        outcome: as in the store: ``complete`` (all merged), ``partial`` (a quorum merged) or
+            ``failed`` (the model stayed as it was).
         metrics: of this round's evaluation; empty when the round was not evaluated.
         clients: metrics of each client, when the plan evaluates clients.
         seconds: wall time of the round.
@@ -126,7 +127,7 @@ class ClientTrouble:
     Attributes:
         round: number of the round.
         client: identifier.
-        fate: what became of the task: ``refused``, ``failed``, ``late``, ``dropped`` ...
+        fate: what became of the task, as in the store: ``refused``, ``failed``, ``lost`` ...
         reason: in words, with the error code when there is one; never a value of a person.
     """
 
@@ -141,7 +142,7 @@ class RunEnded:
     """The run is over, or stops for now.
 
     Attributes:
-        status: as in the store (``finished``, ``stopped``, ``failed``, ``interrupted``).
+        status: as in the store: ``complete``, ``stopped`` (by the user) or ``failed``.
         reason: in words.
         seconds: wall time since the run was started or resumed.
         metrics: of the last evaluation.
@@ -166,7 +167,7 @@ def to_all(listeners: Iterable[Listener]) -> Listener:
     """One listener that passes each event to ``listeners``, in order.
 
     >>> seen = []
-    >>> to_all([seen.append, seen.append])(ClientTrouble(1, "va", "late", "deadline"))
+    >>> to_all([seen.append, seen.append])(ClientTrouble(1, "va", "too late", "deadline"))
     >>> [event.client for event in seen]
     ['va', 'va']
     """

@@ -1,4 +1,4 @@
-"""The events that listeners read; the coordinator that tells them defines them."""
+"""What a run tells while it works; the coordinator owns the words, this room listens."""
 
 from anabranch.coordinator.events import (
     ClientMetrics,

@@ -6,7 +6,7 @@ words and tables everything that its pictures show.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ from anabranch.errors import AnabranchError
 from anabranch.observe.figures import pictures
 from anabranch.observe.intervals import Estimate
 from anabranch.observe.tables import ClientRow, client_rows
-from anabranch.observe.view import RoundView, RunView
+from anabranch.observe.view import ReleaseView, RoundView, RunView
 from anabranch.observe.words import (
     bytes_in_words,
     metric_in_words,
@@ -198,11 +198,8 @@ def _rounds(view: RunView) -> Section:
 
 
 def _releases(view: RunView) -> Section:
-    rows = [
-        (r.what, str(r.round), r.mechanism, _or_dash(r.contributors), r.detail or "–")
-        for r in view.releases
-    ]
-    header = ("what", "round", "protection", "contributors", "detail")
+    rows = [_release_cells(group) for group in _grouped(view.releases)]
+    header = ("what", "rounds", "protection", "contributors", "sections")
     return Section(
         "releases",
         "What left the trust boundary",
@@ -210,6 +207,36 @@ def _releases(view: RunView) -> Section:
         "Nothing was released.",
         "“unprotected” means that no mechanism bounds what a release tells about a person.",
     )
+
+
+def _grouped(releases: Iterable[ReleaseView]) -> Iterator[list[ReleaseView]]:
+    """Releases of the same kind together, in the order of their first round."""
+    groups: dict[tuple[str, str, str], list[ReleaseView]] = {}
+    for release in releases:
+        key = (release.what, release.mechanism, release.detail)
+        groups.setdefault(key, []).append(release)
+    yield from groups.values()
+
+
+def _release_cells(group: list[ReleaseView]) -> tuple[str, ...]:
+    rounds = [release.round for release in group]
+    counts = [release.contributors for release in group if release.contributors is not None]
+    times = f" ({len(group)} times)" if len(group) > 1 else ""
+    first = group[0]
+    return (
+        first.what,
+        _span(rounds) + times,
+        first.mechanism,
+        _span(counts),
+        first.detail or "–",
+    )
+
+
+def _span(numbers: list[int]) -> str:
+    if not numbers:
+        return "–"
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _troubles(view: RunView) -> Section:
@@ -241,7 +268,3 @@ def _round_cells(r: RoundView, metric: str | None) -> tuple[str, ...]:
         bytes_in_words(r.bytes_down),
         seconds_in_words(r.seconds),
     )
-
-
-def _or_dash(value: int | None) -> str:
-    return "–" if value is None else str(value)
