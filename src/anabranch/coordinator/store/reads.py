@@ -1,0 +1,107 @@
+"""Every question to the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, func, select
+
+from anabranch.coordinator.store import rows, tables
+from anabranch.coordinator.store.records import (
+    RunRecord,
+    StoredEvent,
+    StoredRelease,
+    StoredRound,
+)
+
+__all__ = [
+    "events_of",
+    "labels_of",
+    "last_round",
+    "named",
+    "one_run",
+    "releases_of",
+    "rounds_of",
+    "runs",
+    "slots_of",
+    "states_of",
+]
+
+_CHUNK = 500  # below the parameter limit of every database
+
+
+def runs(connection: Connection) -> tuple[RunRecord, ...]:
+    """All runs, newest first."""
+    table = tables.runs
+    query = select(table).order_by(table.c.created.desc(), table.c.id)
+    return tuple(rows.read_run(row) for row in connection.execute(query).mappings())
+
+
+def one_run(connection: Connection, run: str) -> RunRecord | None:
+    """The run with this id."""
+    query = select(tables.runs).where(tables.runs.c.id == run)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else rows.read_run(row)
+
+
+def last_round(connection: Connection, run: str) -> int | None:
+    """Number of the last durable round."""
+    table = tables.rounds
+    query = select(func.max(table.c.round)).where(table.c.run == run)
+    found: int | None = connection.execute(query).scalar_one()
+    return found
+
+
+def rounds_of(connection: Connection, run: str, clients: bool) -> tuple[StoredRound, ...]:
+    """The rounds of a run in order; per-client columns only on request (they are large)."""
+    table = tables.rounds
+    columns = [c for c in table.c if clients or c is not table.c.client_columns]
+    query = select(*columns).where(table.c.run == run).order_by(table.c.round)
+    return tuple(rows.read_round(row) for row in connection.execute(query).mappings())
+
+
+def states_of(connection: Connection, run: str) -> dict[int, str]:
+    """Blob by round, for the states that are kept, in order."""
+    table = tables.states
+    query = select(table.c.round, table.c.digest).where(table.c.run == run)
+    found = connection.execute(query.order_by(table.c.round)).all()
+    return {row.round: row.digest for row in found}
+
+
+def labels_of(connection: Connection, run: str) -> dict[str, int]:
+    """Round by label."""
+    table = tables.labels
+    query = select(table.c.label, table.c.round).where(table.c.run == run)
+    found = connection.execute(query.order_by(table.c.label)).all()
+    return {row.label: row.round for row in found}
+
+
+def slots_of(connection: Connection, run: str) -> dict[int, int]:
+    """Durable slot by client."""
+    table = tables.client_slots
+    query = select(table.c.client, table.c.slot).where(table.c.run == run)
+    return {row.client: row.slot for row in connection.execute(query)}
+
+
+def releases_of(connection: Connection, run: str) -> tuple[StoredRelease, ...]:
+    """The release chain of a run, unchecked."""
+    table = tables.releases
+    query = select(table).where(table.c.run == run).order_by(table.c.sequence)
+    return tuple(rows.read_release(row) for row in connection.execute(query).mappings())
+
+
+def events_of(connection: Connection, run: str) -> tuple[StoredEvent, ...]:
+    """The event log of a run."""
+    table = tables.events
+    query = select(table).where(table.c.run == run).order_by(table.c.sequence)
+    return tuple(rows.read_event(row) for row in connection.execute(query).mappings())
+
+
+def named(connection: Connection, digests: Collection[str]) -> set[str]:
+    """Which of ``digests`` some run names."""
+    column, wanted = tables.states.c.digest, sorted(digests)
+    found: set[str] = set()
+    for start in range(0, len(wanted), _CHUNK):
+        query = select(column).where(column.in_(wanted[start : start + _CHUNK]))
+        found.update(connection.execute(query).scalars())
+    return found
