@@ -16,9 +16,9 @@ from anabranch.coordinator.store.records import (
     StoredRound,
 )
 from anabranch.observe.events import ClientTrouble
-from anabranch.observe.notes import cards_of, evaluations_of, fleet_of, limits_of, model_of
+from anabranch.observe.notes import cards_of, evaluations_of, limits_of
 from anabranch.observe.plans import flattened, toml_text
-from anabranch.observe.view import EvaluationView, ReleaseView, RoundView, RunView
+from anabranch.observe.view import DIAGNOSTICS, EvaluationView, ReleaseView, RoundView, RunView
 
 if TYPE_CHECKING:
     from anabranch.coordinator.store.records import Json
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["RunSource", "read_run"]
 
 _METRIC = "metric."
-_DIAGNOSTICS = frozenset({"train_loss", "delta_rms_norm"})
 _TROUBLES = frozenset({"refused", "failed", "lost", "too late"})
 
 
@@ -50,12 +49,9 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
     """
     run = store.run(run_id)
     events = store.events(run_id)
-    enrolled, examples = fleet_of(events)
-    rounds = tuple(
-        _round(r, examples) for r in store.rounds(run_id, clients=clients) if r.round > 0
-    )
+    stored = [r for r in store.rounds(run_id, clients=clients) if r.round > 0]
+    rounds = tuple(map(_round, stored))
     evaluations = evaluations_of(events)
-    model, sha256 = model_of(events)
     plan = flattened(run.plan)
     return RunView(
         run_id=run.id,
@@ -65,7 +61,7 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.created)),
         trust_line=run.trust_line,
         rounds_planned=_planned(plan, rounds),
-        clients=enrolled or len({c for r in rounds if r.evaluation for c in r.evaluation.clients}),
+        clients=len({client for r in stored for client in r.client_columns.get("client", ())}),
         rounds=rounds,
         final=evaluations.get("final"),
         local_only=evaluations.get("local_only"),
@@ -79,8 +75,6 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
         cards=cards_of(events),
         versions=run.versions,
         metric=_watched(plan),
-        model=model,
-        model_sha256=sha256,
     )
 
 
@@ -97,15 +91,15 @@ def _watched(plan: Mapping[str, Json]) -> str | None:
     return metric if isinstance(metric, str) else None
 
 
-def _round(stored: StoredRound, examples: Mapping[str, int]) -> RoundView:
+def _round(stored: StoredRound) -> RoundView:
     columns = stored.client_columns
     fates = Counter(str(fate) for fate in columns.get("fate", ()) if fate)
-    metrics = {name: v for name, v in stored.metrics.items() if name not in _DIAGNOSTICS}
+    metrics = {name: v for name, v in stored.metrics.items() if name not in DIAGNOSTICS}
     single = _client_metrics(columns)
     return RoundView(
         number=stored.round,
         outcome=stored.outcome,
-        evaluation=EvaluationView(metrics, single, examples) if metrics or single else None,
+        evaluation=EvaluationView(metrics, single) if metrics or single else None,
         fates=dict(fates),
         seconds=max(stored.ended - stored.started, 0.0),
         bytes_up=stored.bytes_up,

@@ -14,6 +14,7 @@ from pathlib import Path
 from anabranch.errors import AnabranchError
 from anabranch.observe.figures import pictures
 from anabranch.observe.intervals import Estimate
+from anabranch.observe.reading import RunSource, read_run
 from anabranch.observe.tables import ClientRow, client_rows
 from anabranch.observe.view import ReleaseView, RoundView, RunView
 from anabranch.observe.words import (
@@ -96,13 +97,13 @@ def render_report(view: RunView) -> str:
     )
 
 
-def write_report(view: RunView, path: Path) -> Path:
-    """Write the report to ``path`` (folders are made) and return it.
+def write_report(store: RunSource, run_id: str, path: Path) -> Path:
+    """Write the report of a stored run to ``path`` (folders are made) and return it.
 
     Raises:
-        AnabranchError: AB-806 the file cannot be written, AB-807 the extra is not installed.
+        AnabranchError: AB-608 no such run, AB-806 the file cannot be written, AB-807 the extra is not installed.
     """
-    text = render_report(view)
+    text = render_report(read_run(store, run_id))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

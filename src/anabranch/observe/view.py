@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from anabranch.observe.events import ClientMetrics, ClientTrouble, LimitCheck, Metrics
 
 __all__ = [
+    "DIAGNOSTICS",
     "CardView",
     "EvaluationView",
     "ReleaseView",
@@ -20,6 +21,9 @@ __all__ = [
     "headline_metric",
     "higher_is_better",
 ]
+
+DIAGNOSTICS = frozenset({"train_loss", "delta_rms_norm"})
+"""Metrics of the training itself, kept with every round; no evaluation."""
 
 _PREFERRED = ("auc", "accuracy", "rmse", "loss")
 _LOWER_IS_BETTER = ("loss", "rmse", "mse", "mae", "error", "perplexity")
@@ -100,7 +104,7 @@ class RunView:
         created: ISO 8601 time of the start, UTC.
         trust_line: who can read what.
         rounds_planned: rounds in the plan.
-        clients: number of enrolled clients.
+        clients: number of clients that were asked or evaluated at least once.
         rounds: committed rounds, in order.
         final: evaluation of the final model, when one was made.
         local_only: each client's model trained alone.
@@ -114,8 +118,6 @@ class RunView:
         cards: provenance of the data.
         versions: of what computed the run.
         metric: the metric to show first.
-        model: path of the final model; empty when there is none.
-        model_sha256: of that file.
     """
 
     run_id: str
@@ -139,8 +141,6 @@ class RunView:
     cards: tuple[CardView, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     metric: str | None = None
-    model: str = ""
-    model_sha256: str = ""
 
     @property
     def evaluated(self) -> tuple[RoundView, ...]:
@@ -193,7 +193,7 @@ def headline_metric(names: Iterable[str], wanted: str | None = None) -> str | No
     >>> headline_metric(["loss", "accuracy"])
     'accuracy'
     """
-    measured: Sequence[str] = list(names)
+    measured: Sequence[str] = [name for name in names if name not in DIAGNOSTICS]
     if wanted in measured:
         return wanted
     for name in (*_PREFERRED, *measured):
