@@ -22,13 +22,12 @@ from anabranch.client.task import TaskKind
 from anabranch.coordinator.collect import Collected, collect
 from anabranch.coordinator.evaluation import Evaluation, Evaluator
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted
-from anabranch.coordinator.journal import Journal
 from anabranch.coordinator.policies import Synchronous
 from anabranch.coordinator.record import RoundTimes, committed_event, round_record
 from anabranch.coordinator.runtime import Fate, Runtime, Work
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
-from anabranch.coordinator.store.records import Outcome
+from anabranch.coordinator.store import GroupedCommits, Outcome
 from anabranch.fleet.selection import select_uniform
 from anabranch.plan.schema import Plan
 from anabranch.privacy.door import Admission, ReleaseDoor
@@ -67,9 +66,10 @@ class Coordinator:
     runtime: Runtime
     evaluator: Evaluator
     door: ReleaseDoor
-    journal: Journal
+    journal: GroupedCommits
     tell: Callable[[Event], None]
     stopped: Callable[[], bool] = lambda: False
+    _measured: tuple[int, Evaluation] | None = None
 
     def run(self, state: RunState) -> tuple[RunState, Ending]:
         """Rounds until a stop rule holds; everything is durable when this returns."""
@@ -95,7 +95,7 @@ class Coordinator:
         state = self._timed(state, times)
         everything = (*releases, *evaluation.releases)
         record = round_record(number, outcome, collected, evaluation, everything, times, self.names)
-        self.journal.add(record, state.arrays)
+        self.journal.add(replace(record, state=state.arrays()))
         self._tell_round(committed_event(record, collected, evaluation, self.names), collected)
         return state
 
@@ -147,10 +147,14 @@ class Coordinator:
         return self.evaluate(number, server)
 
     def evaluate(self, number: int, server: ServerState) -> Evaluation:
-        """Metrics of the model that the algorithm hands out."""
+        """Metrics of the model that the algorithm hands out; measured once a version."""
+        if self._measured is not None and self._measured[0] == number:
+            return self._measured[1]
         model = self.program.algorithm.evaluated_model(server)
         broadcast = {**self.program.algorithm.broadcast(server), "model": model}
-        return self.evaluator.evaluate(number, broadcast)
+        evaluation = self.evaluator.evaluate(number, broadcast)
+        self._measured = (number, evaluation)
+        return evaluation
 
     def _progress(
         self, state: RunState, collected: Collected, outcome: str, evaluation: Evaluation

@@ -10,14 +10,14 @@ from anabranch.coordinator.collect import Collected
 from anabranch.coordinator.evaluation import Evaluation
 from anabranch.coordinator.events import RoundCommitted
 from anabranch.coordinator.runtime import Fate
-from anabranch.coordinator.store.records import (
-    Cell,
+from anabranch.coordinator.store import (
     Column,
     Outcome,
     ReleaseEntry,
     RoundRecord,
     StoredEvent,
 )
+from anabranch.coordinator.store.records import Cell
 from anabranch.privacy.door import Admission
 
 __all__ = ["RoundTimes", "committed_event", "round_record"]

@@ -109,14 +109,6 @@ class Runtime(Protocol):
         """Tell clients the fate of their training tasks: MERGED promotes pending memory."""
         ...
 
-    def checkpoint(self) -> Mapping[int, int]:
-        """Make client memory durable; returns what the commit must name to restore it."""
-        ...
-
-    def committed(self) -> None:
-        """The commit that named the last checkpoint is durable."""
-        ...
-
     def close(self) -> None:
         """End every process and free every resource; may be called twice."""
         ...

@@ -8,7 +8,7 @@ import numpy as np
 
 from anabranch.algorithms.base import ServerState
 from anabranch.coordinator.stop import Progress
-from anabranch.coordinator.store.records import Arrays
+from anabranch.coordinator.store import Arrays
 
 __all__ = ["RunState"]
 

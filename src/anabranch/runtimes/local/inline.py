@@ -47,12 +47,5 @@ class InlineRuntime:
     def settle(self, fates: Mapping[int, Fate]) -> None:
         self._memories.settle(fates)
 
-    def checkpoint(self) -> Mapping[int, int]:
-        return self._memories.checkpoint()
-
-    def committed(self) -> None:
-        self._memories.committed()
-
     def close(self) -> None:
         self._open.clear()
-        self._memories.close()

@@ -42,17 +42,3 @@ class ClientMemories:
                 self._slots.promote(client)
             else:
                 self._slots.discard(client)
-
-    def checkpoint(self) -> Mapping[int, int]:
-        if self._slots is None:
-            return {}
-        self._slots.sync()
-        return self._slots.durable()
-
-    def committed(self) -> None:
-        if self._slots is not None:
-            self._slots.committed()
-
-    def close(self) -> None:
-        if self._slots is not None:
-            self._slots.close()

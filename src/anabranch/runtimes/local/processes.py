@@ -246,12 +246,6 @@ class ProcessRuntime:
     def settle(self, fates: Mapping[int, Fate]) -> None:
         self._memories.settle(fates)
 
-    def checkpoint(self) -> Mapping[int, int]:
-        return self._memories.checkpoint()
-
-    def committed(self) -> None:
-        self._memories.committed()
-
     def close(self) -> None:
         for worker in self._workers:
             if worker.process.is_alive() and worker.share is None:
@@ -264,7 +258,6 @@ class ProcessRuntime:
             worker.buffer.close()
         self._workers.clear()
         self._broadcast.close()
-        self._memories.close()
 
     @staticmethod
     def _end(worker: _Worker) -> None:

@@ -1,0 +1,281 @@
+"""Conducting a run: open the store, start the runtime, run the loop, write down how it ended."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from anabranch.api.baselines import local_only, pooled
+from anabranch.api.prepare import Prepared
+from anabranch.api.run import Baseline, Run
+from anabranch.api.workers import SpawnedSimulant
+from anabranch.client.states import SlotFile
+from anabranch.coordinator.evaluation import Evaluation, Evaluator
+from anabranch.coordinator.events import EvaluationDone, LimitCheck, Listener, RunEnded, RunStarted
+from anabranch.coordinator.limits import check_limits
+from anabranch.coordinator.loop import Coordinator, Ending
+from anabranch.coordinator.notes import card_note, evaluation_note, limits_note, model_note
+from anabranch.coordinator.runtime import Runtime
+from anabranch.coordinator.state import RunState
+from anabranch.coordinator.stop import Progress
+from anabranch.coordinator.store import (
+    GroupedCommits,
+    ReleaseEntry,
+    RoundRecord,
+    RunRecord,
+    RunSession,
+    Store,
+)
+from anabranch.plan import trust_line
+from anabranch.privacy.door import ReleaseDoor
+from anabranch.runtimes.local import LocalSetup, holdout_shards, local_runtime
+
+__all__ = ["conduct", "new_record"]
+
+_INDIVIDUAL_LIMIT = 5000
+"""Clients above which a simulation reports sums only: per-client columns would fill the store."""
+
+
+def new_record(prepared: Prepared) -> RunRecord:
+    """What the store needs to know about a new run."""
+    plan = prepared.plan
+    resolved = plan.resolved()
+    return RunRecord(
+        name=plan.name,
+        plan=resolved.model_dump(mode="json"),
+        plan_digest=plan.contract_digest,
+        contract_digest=plan.contract_digest,
+        data_digest=prepared.federation.digest(),
+        seed=plan.seed,
+        versions=_versions(),
+        trust_line=trust_line(plan),
+    )
+
+
+def conduct(
+    prepared: Prepared,
+    store: Store,
+    run_id: str,
+    listener: Listener,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Run:
+    """Run or resume ``run_id`` to its end by rule."""
+    started = time.monotonic()
+    with ExitStack() as stack:
+        session = stack.enter_context(store.session(run_id))
+        slots = stack.enter_context(_slots(prepared, session))
+        latest = session.latest()
+        if slots is not None:
+            slots.restore(latest.slots if latest is not None else {})
+        runtime = stack.enter_context(_runtime(prepared, slots))
+        if latest is None:
+            state = _initial(prepared)
+            session.commit([_first_record(prepared, state)])
+            _note_data(prepared, session)
+        else:
+            kind = type(_initial(prepared).server)
+            state = RunState.from_arrays(latest.round, kind, latest.state)
+        journal = GroupedCommits(session, prepared.plan.runtime.commit_seconds, states=slots)
+        coordinator = _coordinator(prepared, runtime, journal, listener, stopped)
+        listener(_started(prepared, run_id, state))
+        state, ending = coordinator.run(state)
+        return _end(prepared, session, coordinator, state, ending, store, started)
+
+
+@contextmanager
+def _slots(prepared: Prepared, session: RunSession) -> Iterator[SlotFile | None]:
+    """The clients' memory, when the algorithm, a stage or a local parameter keeps any."""
+    length = prepared.program.memory.size
+    if not length:
+        yield None
+        return
+    clients = len(prepared.federation)
+    with SlotFile(session.states_path, clients, length, faults=session.faults) as slots:
+        yield slots
+
+
+@contextmanager
+def _runtime(prepared: Prepared, slots: SlotFile | None) -> Iterator[Runtime]:
+    setup = LocalSetup(
+        simulant=prepared.simulant(slots.map if slots is not None else None),
+        slots=slots,
+        asked=prepared.plan.rounds.asked(len(prepared.federation)),
+        factory=SpawnedSimulant.of(prepared, slots),
+    )
+    runtime = local_runtime(setup, prepared.plan.runtime)
+    try:
+        yield runtime
+    finally:
+        runtime.close()
+
+
+def _initial(prepared: Prepared) -> RunState:
+    program = prepared.program
+    server = program.algorithm.init(program.base[: program.dim].copy())
+    return RunState(0, server, Progress())
+
+
+def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
+    """Version 0: the initial model and the statistics that preprocessing released."""
+    now = time.time()
+    loaded = prepared.loaded
+    releases = loaded.releases if loaded is not None else ()
+    entries = tuple(ReleaseEntry(r.what, "unprotected", dict(r.details)) for r in releases)
+    return RoundRecord(round=0, started=now, ended=now, releases=entries, state=state.arrays())
+
+
+def _note_data(prepared: Prepared, session: RunSession) -> None:
+    """Where the data come from, for reports."""
+    if prepared.federation.card is not None:
+        session.note(card_note(prepared.federation.card))
+
+
+def _coordinator(
+    prepared: Prepared,
+    runtime: Runtime,
+    journal: GroupedCommits,
+    listener: Listener,
+    stopped: Callable[[], bool],
+) -> Coordinator:
+    plan, program, federation = prepared.plan, prepared.program, prepared.federation
+    door = ReleaseDoor()
+    return Coordinator(
+        plan=plan,
+        program=program,
+        names=federation.names,
+        runtime=runtime,
+        evaluator=_evaluator(prepared, runtime, door),
+        door=door,
+        journal=journal,
+        tell=listener,
+        stopped=stopped,
+    )
+
+
+def _evaluator(prepared: Prepared, runtime: Runtime, door: ReleaseDoor) -> Evaluator:
+    federation, on = prepared.federation, prepared.plan.evaluation.on
+    shards = holdout_shards(federation) if on in ("holdout", "both") else 0
+    clients: list[int] = []
+    if federation.test is not None and (on in ("clients", "both") or not shards):
+        clients = np.flatnonzero(federation.test.counts > 0).tolist()
+    if not clients and not shards:
+        shards = holdout_shards(federation)
+    names = federation.names
+    return Evaluator(
+        runtime=runtime,
+        metrics=prepared.program.metrics,
+        door=door,
+        clients=clients,
+        shards=shards,
+        individuals=len(clients) <= _INDIVIDUAL_LIMIT,
+        name=lambda client: names[client] if client < len(names) else str(client),
+    )
+
+
+def _started(prepared: Prepared, run_id: str, state: RunState) -> RunStarted:
+    plan, clients = prepared.plan, len(prepared.federation)
+    return RunStarted(
+        run_id=run_id,
+        name=plan.name,
+        rounds=plan.rounds.count,
+        clients=clients,
+        trust_line=trust_line(plan),
+        cohort=plan.rounds.wanted(clients),
+        first_round=state.round + 1,
+        metric=plan.stop.metric,
+    )
+
+
+def _end(
+    prepared: Prepared,
+    session: RunSession,
+    coordinator: Coordinator,
+    state: RunState,
+    ending: Ending,
+    store: Store,
+    started: float,
+) -> Run:
+    """Final evaluation, baselines, limits; then the run is closed."""
+    final = _final(prepared, coordinator, state)
+    listener = coordinator.tell
+    baselines = _baselines(prepared) if ending.status == "complete" else ()
+    for done in (final, *baselines):
+        session.note(evaluation_note(done))
+        listener(done)
+    checks = check_limits(prepared.plan.limits, state.progress)
+    if checks:
+        session.note(limits_note(checks))
+    run = _run(prepared, session, state, ending, final, checks, baselines, store, started)
+    path = run.save(store.path / "models" / f"{session.run_id}.safetensors")
+    session.note(model_note(str(path), sha256(path.read_bytes()).hexdigest()))
+    session.finish(ending.status, ending.reason)
+    seconds = time.monotonic() - started
+    listener(RunEnded(ending.status, ending.reason, seconds, final.metrics, checks))
+    return run
+
+
+def _run(
+    prepared: Prepared,
+    session: RunSession,
+    state: RunState,
+    ending: Ending,
+    final: EvaluationDone,
+    checks: tuple[LimitCheck, ...],
+    baselines: tuple[EvaluationDone, ...],
+    store: Store,
+    started: float,
+) -> Run:
+    program = prepared.program
+    vector = program.base.copy()
+    vector[: program.dim] = program.algorithm.evaluated_model(state.server)
+    return Run(
+        id=session.run_id,
+        store=Path(store.path),
+        status=ending.status,
+        reason=ending.reason,
+        rounds=state.round,
+        seconds=time.monotonic() - started,
+        metrics=final.metrics,
+        clients=final.clients,
+        limits=checks,
+        baselines=tuple(Baseline(b.what, b.metrics, b.clients) for b in baselines),
+        learner=program.learner,
+        vector=vector,
+    )
+
+
+def _final(prepared: Prepared, coordinator: Coordinator, state: RunState) -> EvaluationDone:
+    federation = prepared.federation
+    measured: Evaluation = coordinator.evaluate(state.round, state.server)
+    clients = {federation.names[c]: metrics for c, metrics in measured.clients.items()}
+    counts = federation.test.counts if federation.test is not None else []
+    examples = {federation.names[client]: int(counts[client]) for client in measured.clients}
+    return EvaluationDone("final", measured.metrics, clients, examples)
+
+
+def _baselines(prepared: Prepared) -> tuple[EvaluationDone, ...]:
+    wanted = prepared.plan.evaluation.baselines
+    makers = {"local-only": local_only, "pooled": pooled}
+    return tuple(
+        replace(makers[name](prepared.program, prepared.federation), what=name.replace("-", "_"))
+        for name in wanted
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Of everything that can change a bit of the result."""
+    versions = {"python": platform.python_version()}
+    for name in ("anabranch", "numpy", "torch"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # an extra that is not installed
+            continue
+    return versions
