@@ -16,7 +16,7 @@ from anabranch.coordinator.store.records import (
     StoredRound,
 )
 from anabranch.observe.events import ClientTrouble
-from anabranch.observe.notes import cards_of, evaluations_of, limits_of
+from anabranch.observe.notes import cards_of, evaluations_of, fleet_of, limits_of, model_of
 from anabranch.observe.plans import flattened, toml_text
 from anabranch.observe.view import DIAGNOSTICS, EvaluationView, ReleaseView, RoundView, RunView
 
@@ -52,6 +52,8 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
     stored = [r for r in store.rounds(run_id, clients=clients) if r.round > 0]
     rounds = tuple(map(_round, stored))
     evaluations = evaluations_of(events)
+    enrolled, examples = fleet_of(events)
+    model, sha256 = model_of(events)
     plan = flattened(run.plan)
     return RunView(
         run_id=run.id,
@@ -61,7 +63,8 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.created)),
         trust_line=run.trust_line,
         rounds_planned=_planned(plan, rounds),
-        clients=len({client for r in stored for client in r.client_columns.get("client", ())}),
+        clients=enrolled or max((r.cohort for r in rounds), default=0),
+        test_examples=examples,
         rounds=rounds,
         final=evaluations.get("final"),
         local_only=evaluations.get("local_only"),
@@ -75,6 +78,8 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
         cards=cards_of(events),
         versions=run.versions,
         metric=_watched(plan),
+        model=model,
+        model_sha256=sha256,
     )
 
 

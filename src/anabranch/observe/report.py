@@ -101,7 +101,8 @@ def write_report(store: RunSource, run_id: str, path: Path) -> Path:
     """Write the report of a stored run to ``path`` (folders are made) and return it.
 
     Raises:
-        AnabranchError: AB-608 no such run, AB-806 the file cannot be written, AB-807 the extra is not installed.
+        AnabranchError: AB-608 no such run, AB-806 the file cannot be written, AB-807 the extra is
+            not installed.
     """
     text = render_report(read_run(store, run_id))
     try:

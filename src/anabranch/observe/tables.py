@@ -50,7 +50,7 @@ def _row(views: Sequence[RunView], client: str, metric: str) -> ClientRow:
     ]
     return ClientRow(
         client=client,
-        examples=views[0].result.examples.get(client),
+        examples=views[0].result.examples.get(client, views[0].test_examples.get(client)),
         federated=bootstrap_mean([v for v in federated if v is not None]),
         local_only=_estimate(local),
         pooled=_estimate([_value(view.pooled, client, metric) for view in views]),

@@ -104,7 +104,8 @@ class RunView:
         created: ISO 8601 time of the start, UTC.
         trust_line: who can read what.
         rounds_planned: rounds in the plan.
-        clients: number of clients that were asked or evaluated at least once.
+        clients: number of enrolled clients.
+        test_examples: test examples of each client, when they are known.
         rounds: committed rounds, in order.
         final: evaluation of the final model, when one was made.
         local_only: each client's model trained alone.
@@ -118,6 +119,8 @@ class RunView:
         cards: provenance of the data.
         versions: of what computed the run.
         metric: the metric to show first.
+        model: path of the final model; empty when there is none.
+        model_sha256: of that file.
     """
 
     run_id: str
@@ -141,6 +144,9 @@ class RunView:
     cards: tuple[CardView, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     metric: str | None = None
+    model: str = ""
+    model_sha256: str = ""
+    test_examples: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def evaluated(self) -> tuple[RoundView, ...]:
