@@ -1,0 +1,42 @@
+"""Contract suites for plug-ins: subclass one in a test module and say what is to be tested.
+
+They need pytest and hypothesis (the extra ``dev``). A suite is a class of tests without the prefix
+``Test``, so that only your subclasses are collected::
+
+    from anabranch.testing import AlgorithmContract
+
+    class TestMine(AlgorithmContract):
+        def algorithm(self) -> Algorithm:
+            return Mine()
+
+Suites are imported when they are first asked for: processes that only inject faults need no pytest.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anabranch.testing.algorithm import AlgorithmContract
+    from anabranch.testing.fold import FoldContract
+    from anabranch.testing.stage import StageSuite
+
+__all__ = ["AlgorithmContract", "FoldContract", "StageSuite"]
+
+_MODULES = {
+    "AlgorithmContract": "anabranch.testing.algorithm",
+    "FoldContract": "anabranch.testing.fold",
+    "StageSuite": "anabranch.testing.stage",
+}
+
+if "pytest" in sys.modules:
+    # Failed assertions in the suites show their values, as those in test modules do.
+    sys.modules["pytest"].register_assert_rewrite(*_MODULES.values())
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
