@@ -1,0 +1,1 @@
+"""Speed and memory of the simulator beside honest scripts and other simulators (not packaged)."""
