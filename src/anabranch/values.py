@@ -29,8 +29,13 @@ class Value(BaseModel):
         validate_default=True,
         allow_inf_nan=False,
         use_attribute_docstrings=True,
+        serialize_by_alias=True,
     )
 
     def replace(self: V, **changes: object) -> V:
         """A copy with ``changes`` applied and every check run again."""
-        return type(self).model_validate({**self.model_dump(), **changes})
+        values = {**dict(self), **changes}
+        fields = type(self).model_fields
+        return type(self).model_validate(
+            {(fields[k].alias if k in fields else None) or k: v for k, v in values.items()}
+        )

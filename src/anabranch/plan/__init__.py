@@ -4,8 +4,61 @@ The contract part says what is learnt, from which data, and how updates are merg
 all and has a digest. The runtime part says how it is run here.
 """
 
+from anabranch.plan.algebra import Refusal, Verdict, judge, require_accepted
+from anabranch.plan.document import PlanDocument
 from anabranch.plan.evaluation import EvaluationPlan, Limits, StopPlan
+from anabranch.plan.explain import Facts, explain
+from anabranch.plan.fleet import check_against_fleet
+from anabranch.plan.load import (
+    changed,
+    dump_toml,
+    load_plan,
+    origins,
+    parse_plan,
+    plan_of,
+    read_plan,
+    require_servable,
+)
+from anabranch.plan.migrate import PLAN_SCHEMA, migrate
+from anabranch.plan.overrides import apply_overrides
+from anabranch.plan.reference import json_schema, reference_page, schema_json
 from anabranch.plan.rounds import ClientsPlan, RoundsPlan
 from anabranch.plan.runtime import RuntimePlan
+from anabranch.plan.schema import STAGES, AggregationPlan, Plan, UpdatesPlan
+from anabranch.plan.trust import trust_line
 
-__all__ = ["ClientsPlan", "EvaluationPlan", "Limits", "RoundsPlan", "RuntimePlan", "StopPlan"]
+__all__ = [
+    "PLAN_SCHEMA",
+    "STAGES",
+    "AggregationPlan",
+    "ClientsPlan",
+    "EvaluationPlan",
+    "Facts",
+    "Limits",
+    "Plan",
+    "PlanDocument",
+    "Refusal",
+    "RoundsPlan",
+    "RuntimePlan",
+    "StopPlan",
+    "UpdatesPlan",
+    "Verdict",
+    "apply_overrides",
+    "changed",
+    "check_against_fleet",
+    "dump_toml",
+    "explain",
+    "json_schema",
+    "judge",
+    "load_plan",
+    "migrate",
+    "origins",
+    "parse_plan",
+    "plan_of",
+    "read_plan",
+    "reference_page",
+    "require_accepted",
+    "require_servable",
+    "schema_json",
+    "trust_line",
+]

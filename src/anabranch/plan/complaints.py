@@ -1,4 +1,4 @@
-"""From what pydantic found wrong to an error that says where, what was wanted and how to mend it."""
+"""From what pydantic found wrong to an error that says where, what was wanted and the remedy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from anabranch.errors import AnabranchError
 from anabranch.plan.document import PlanDocument, dotted, line_of
 from anabranch.plan.fields import (
     field_at,
+    fields_of,
     of_field,
     owner_at,
     type_text,
@@ -92,13 +93,13 @@ def _real_path(loc: tuple[str | int, ...], given: object, *, keep_last: bool) ->
 def _unknown_key(path: Path, root: type[Value], document: PlanDocument) -> _Complaint:
     *table, key = path
     owner = owner_at(root, tuple(table), document.tables)
-    known = sorted(owner.model_fields) if owner else []
+    known = sorted(fields_of(owner)) if owner else []
     close = get_close_matches(str(key), known, n=1)
     elsewhere = [
         f"{name}.{key}"
-        for name, field in root.model_fields.items()
+        for name, field in fields_of(root).items()
         for choice in of_field(field)
-        if key in choice.value.model_fields
+        if key in fields_of(choice.value)
     ]
     if close:
         fix = f"did you mean {dotted((*table, close[0]))!r}?"

@@ -1,4 +1,4 @@
-"""The plan's tables ``[evaluation]``, ``[stop]`` and ``[limits]``: what is measured and demanded."""
+"""The plan's tables ``[evaluation]``, ``[stop]`` and ``[limits]``: what is measured and wanted."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ __all__ = [
     "Choice",
     "choices",
     "field_at",
+    "fields_of",
     "of_field",
     "owner_at",
     "range_text",
@@ -78,6 +79,11 @@ def choices(annotation: object, metadata: tuple[object, ...] = ()) -> Iterator[C
             yield from choices(part)
 
 
+def fields_of(value: type[Value]) -> dict[str, FieldInfo]:
+    """The fields of a value by the key that a plan writes."""
+    return {field.alias or name: field for name, field in value.model_fields.items()}
+
+
 def of_field(field: FieldInfo) -> tuple[Choice, ...]:
     """The values that ``field`` may hold."""
     return tuple(choices(field.annotation, tuple(field.metadata)))
@@ -113,7 +119,7 @@ def field_at(root: type[Value], path: tuple[str | int, ...], given: object) -> F
                 if meant is None:
                     return None
                 owner = meant
-            field = owner.model_fields.get(str(step))
+            field = fields_of(owner).get(str(step))
             if field is None:
                 return None
             given = given.get(step)
@@ -131,9 +137,7 @@ def _meant(options: tuple[Choice, ...], given: Mapping[str, object]) -> type[Val
     return None
 
 
-def owner_at(
-    root: type[Value], path: tuple[str | int, ...], given: object
-) -> type[Value] | None:
+def owner_at(root: type[Value], path: tuple[str | int, ...], given: object) -> type[Value] | None:
     """The value class whose table ``path`` leads to; None when it is not known."""
     if not path:
         return root
@@ -165,9 +169,10 @@ def range_text(metadata: tuple[object, ...]) -> str:
     >>> range_text((Ge(0), Lt(1)))
     '>= 0, < 1'
     """
+    flat = [inner for m in metadata for inner in (m.metadata if isinstance(m, FieldInfo) else [m])]
     parts = [
         f"{sign} {getattr(item, kind.__name__.lower()):g}"
-        for item in metadata
+        for item in flat
         for kind, sign in _SIGNS.items()
         if isinstance(item, kind)
     ]

@@ -70,5 +70,7 @@ def migrate(
 
 def _unusable(message: str) -> AnabranchError:
     return AnabranchError(
-        "AB-107", message, fix=f"write 'schema = {PLAN_SCHEMA}' at the top and adapt the keys to it."
+        "AB-107",
+        message,
+        fix=f"write 'schema = {PLAN_SCHEMA}' at the top and adapt the keys to it.",
     )

@@ -1,6 +1,6 @@
 """Values chosen by name: a built-in one (``fedprox``) or a user's own (``module:Class``).
 
-A plan's table ``[algorithm]`` or an entry of ``updates.stages`` names a class and gives its fields::
+A plan's table ``[algorithm]``, or an entry of ``updates.stages``, names a class and its fields::
 
     [algorithm]
     name = "fedprox"
@@ -45,8 +45,8 @@ class Reference:
     importable: bool
 
 
-def reference_of(target: type) -> Reference:
-    """The reference of a class; not importable when it was made in a cell or in a function."""
+def reference_of(target: Callable[..., object]) -> Reference:
+    """The reference of a class or function; one made in a cell or a function is not importable."""
     name = f"{target.__module__}:{target.__qualname__}"
     try:
         digest = sha256(inspect.getsource(target).encode()).hexdigest()

@@ -29,8 +29,6 @@ class RuntimePlan(Value):
     fastest one that computes the same."""
     store: str | None = Field(default=None, min_length=1)
     """Folder of the run store. Left out: the folder ``runs`` where the command was started."""
-    commit_seconds: float = Field(
-        default=1.0, ge=0, le=60, json_schema_extra={"unit": "seconds"}
-    )
+    commit_seconds: float = Field(default=1.0, ge=0, le=60, json_schema_extra={"unit": "seconds"})
     """Rounds of a simulation that end within this time are committed together; a crash loses at
     most these, and they are computed again to the same bits. 0 commits every round."""

@@ -1,0 +1,14 @@
+"""The rules of the algebra, one file for each subject; `RULES` lists them in the order asked."""
+
+from anabranch.plan.rules.base import Alternative, Note, Rule
+from anabranch.plan.rules.memory import RULES as MEMORY
+from anabranch.plan.rules.normalisation import RULES as NORMALISATION
+from anabranch.plan.rules.notes import notes
+from anabranch.plan.rules.optimizer import RULES as OPTIMIZER
+from anabranch.plan.rules.stages import RULES as STAGES
+from anabranch.plan.rules.weighting import RULES as WEIGHTING
+
+__all__ = ["RULES", "Alternative", "Note", "Rule", "notes"]
+
+RULES: tuple[Rule, ...] = (*MEMORY, *WEIGHTING, *OPTIMIZER, *STAGES, *NORMALISATION)
+"""Every rule, in the order in which a plan is judged."""

@@ -1,0 +1,147 @@
+"""The plan: one frozen value that says everything about a run.
+
+Every table but ``[runtime]`` is the *contract*: what is learnt, from which data, how updates are
+merged and protected, and what must be reached. It is equal for all who take part, and its digest
+is what a site agrees to. ``[runtime]`` says how the run is carried out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from anabranch.aggregation.weighting import Examples, Uniform, WeightRule
+from anabranch.algorithms import ALGORITHMS
+from anabranch.algorithms.base import Algorithm, Requirement
+from anabranch.algorithms.fedavg import FedAvg
+from anabranch.data.plan import DataPlan
+from anabranch.learners.plan import ModelPlan
+from anabranch.learners.training import LocalTraining
+from anabranch.plan.contract import contract_digest, contract_of, references
+from anabranch.plan.evaluation import EvaluationPlan, Limits, StopPlan
+from anabranch.plan.named import Named, Reference
+from anabranch.plan.rounds import ClientsPlan, RoundsPlan
+from anabranch.plan.runtime import RuntimePlan
+from anabranch.updates.clip import Clip
+from anabranch.updates.stages import Stage
+from anabranch.values import Value
+
+__all__ = ["STAGES", "AggregationPlan", "Plan", "UpdatesPlan"]
+
+STAGES: Mapping[str, type[Stage]] = MappingProxyType({"clip": Clip})
+"""The built-in stages by the ``kind`` that a plan writes."""
+
+AnyAlgorithm = Annotated[Algorithm, Named(Algorithm, "name", lambda: ALGORITHMS)]
+AnyStage = Annotated[Stage, Named(Stage, "kind", lambda: STAGES)]
+
+
+class AggregationPlan(Value):
+    """How the updates of a round become one."""
+
+    weighting: WeightRule | None = None
+    """What a client's update counts in the mean. Left out: the same for every client where the
+    algorithm needs that, else by training examples."""
+
+    def rule_for(self, algorithm: Algorithm) -> WeightRule:
+        """The weight rule in force: as stated, else what the algorithm needs."""
+        if self.weighting is not None:
+            return self.weighting
+        return Uniform() if algorithm.requirement().uniform_mean else Examples()
+
+
+class UpdatesPlan(Value):
+    """What happens to an update between a client and the new model."""
+
+    stages: tuple[AnyStage, ...] = ()
+    """Stages in the order in which the client applies them."""
+
+
+class Plan(Value):
+    """Everything that a run needs.
+
+    >>> from anabranch.plan import Plan
+    >>> plan = Plan(name="try", data=DataPlan(source="heart"), model=ModelPlan(name="logistic"))
+    >>> plan.algorithm.name, plan.weighting.kind
+    ('fedavg', 'examples')
+    """
+
+    name: str = Field(default="run", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    """Name of the plan; runs are listed by it. Small letters, digits, dots and dashes."""
+    description: str = Field(default="", max_length=4000)
+    """What the run is for, in your words; it stands in the report."""
+    seed: int = Field(default=0, ge=0, lt=2**53)
+    """Public seed of partitions, initial weights, cohorts and the order of examples. It protects
+    nobody: what protects privacy never derives from it."""
+    data: DataPlan
+    """What is learnt from."""
+    model: ModelPlan
+    """What is learnt."""
+    local: LocalTraining = LocalTraining()
+    """What each client does in a round."""
+    algorithm: AnyAlgorithm = FedAvg()
+    """What is computed around local training, and how the server moves the model."""
+    aggregation: AggregationPlan = AggregationPlan()
+    """How updates become one."""
+    updates: UpdatesPlan = UpdatesPlan()
+    """What happens to an update on its way."""
+    clients: ClientsPlan = ClientsPlan()
+    """What may be relied on at the clients."""
+    rounds: RoundsPlan = RoundsPlan()
+    """How many rounds, who takes part, what makes a round."""
+    evaluation: EvaluationPlan = EvaluationPlan()
+    """When and where the model is measured."""
+    stop: StopPlan = StopPlan()
+    """When the run ends early."""
+    limits: Limits = Limits()
+    """What the run must keep to."""
+    runtime: RuntimePlan = RuntimePlan()
+    """How it is run here; no part of the contract."""
+
+    @model_validator(mode="after")
+    def _limits_can_be_checked(self) -> Plan:
+        if self.limits.rounds_to_target is not None and self.stop.target is None:
+            raise ValueError(
+                "limits.rounds_to_target needs stop.target, the value to reach (and "
+                "stop.at_target = false when the run shall go on)"
+            )
+        return self
+
+    @property
+    def requirement(self) -> Requirement:
+        """What the algorithm needs from the rest of the plan."""
+        return self.algorithm.requirement()
+
+    @property
+    def weighting(self) -> WeightRule:
+        """The weight rule in force: as stated, else what the algorithm needs."""
+        return self.aggregation.rule_for(self.algorithm)
+
+    def resolved(self) -> Plan:
+        """The plan with everything stated that it would derive; it means the same."""
+        return self.replace(
+            aggregation=self.aggregation.replace(weighting=self.weighting),
+            stop=self.stop.replace(direction=self.stop.better),
+        )
+
+    @property
+    def callables(self) -> tuple[Reference, ...]:
+        """The user's own classes and functions that the contract names, sorted by name."""
+        named = (self.model.name,) if ":" in self.model.name else ()
+        return references(self, named)
+
+    @property
+    def servable(self) -> bool:
+        """Whether other machines can run this plan: every callable has an importable name."""
+        return all(reference.importable for reference in self.callables)
+
+    def contract(self) -> dict[str, object]:
+        """The contract as a document of plain values; equal contracts, equal documents."""
+        return contract_of(self.resolved(), self.callables)
+
+    @property
+    def contract_digest(self) -> str:
+        """SHA-256 (hexadecimal) over the canonical JSON of the contract."""
+        return contract_digest(self.contract())
