@@ -10,7 +10,7 @@ import numpy as np
 from anabranch.client.program import ClientProgram
 from anabranch.client.states import SlotMap
 from anabranch.data.federation import Federation
-from anabranch.data.plan import LoadedData, load_federation
+from anabranch.data.load import LoadedData, load_federation
 from anabranch.errors import AnabranchError
 from anabranch.learners.factory import LearnerSpec, build_learner
 from anabranch.learners.metrics import MetricSet
