@@ -11,10 +11,9 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
-# One thread each: two test processes must not compete for the cores, and timings must repeat.
-export OMP_NUM_THREADS := 1
-export OPENBLAS_NUM_THREADS := 1
-export MKL_NUM_THREADS := 1
+# Two test processes with many threads each would compete for the cores. Benchmarks set their own.
+test test-all doctest notebooks: export OMP_NUM_THREADS := 1
+test test-all doctest notebooks: export OPENBLAS_NUM_THREADS := 1
 
 DEV := $(VENV)/.ready-dev
 # An environment for development can also run the demo.
