@@ -9,9 +9,17 @@ from anabranch.errors import AnabranchError
 from anabranch.observe.intervals import Estimate, bootstrap_mean
 from anabranch.observe.view import EvaluationView, RunView, headline_metric, higher_is_better
 
-__all__ = ["Difference", "Variant", "common_metric", "compare", "plan_differences", "value_of"]
+__all__ = [
+    "Difference",
+    "Variant",
+    "are_repeats",
+    "common_metric",
+    "compare",
+    "plan_differences",
+    "value_of",
+]
 
-_PRIVATE_TO_A_RUN = ("seed", "runtime.", "name")
+_PRIVATE_TO_A_RUN = ("seed", "runtime.", "name", "data.split_repeat")
 """Keys in which repeats of one plan may differ."""
 
 
@@ -94,13 +102,18 @@ def compare(views: Sequence[RunView], metric: str) -> tuple[Variant, ...]:
     """
     groups: list[list[RunView]] = []
     for view in views:
-        same = next((g for g in groups if _identity(g[0]) == _identity(view)), None)
+        same = next((g for g in groups if are_repeats(g[0], view)), None)
         groups.append([view]) if same is None else same.append(view)
     return tuple(_variant(group, groups[0], metric) for group in groups)
 
 
-def _identity(view: RunView) -> Mapping[str, object]:
-    return {k: v for k, v in view.plan.items() if not k.startswith(_PRIVATE_TO_A_RUN)}
+def are_repeats(left: RunView, right: RunView) -> bool:
+    """Whether two runs have the same plan but for seed, split and runtime."""
+    return _identity(left.plan) == _identity(right.plan)
+
+
+def _identity(plan: Mapping[str, object]) -> Mapping[str, object]:
+    return {k: v for k, v in plan.items() if not k.startswith(_PRIVATE_TO_A_RUN)}
 
 
 def _variant(group: Sequence[RunView], first: Sequence[RunView], metric: str) -> Variant:
@@ -119,7 +132,7 @@ def _variant(group: Sequence[RunView], first: Sequence[RunView], metric: str) ->
 def _label(view: RunView, first: RunView) -> str:
     if view is first:
         return view.name
-    differences = [d for d in plan_differences(first, view) if d.key in _identity(view)]
+    differences = [d for d in plan_differences(first, view) if _identity({d.key: 0})]
     words = [f"{d.key}={d.right}" for d in differences[:3]]
     more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
     return f"{', '.join(words)}{more}" or view.name

@@ -39,6 +39,7 @@ __all__ = [
 
 _BARS_UP_TO = 80
 _ROWS_UP_TO = 24
+_BANDS = " Means over seeds; the broad line is the 95 % interval of the federated model."
 _FATE_COLOURS = {
     "merged": SERIES[0],
     "too late": SERIES[1],
@@ -65,10 +66,15 @@ class Picture:
     caption: str
 
 
-def pictures(view: RunView) -> tuple[Picture, ...]:
+def pictures(view: RunView, repeats: Sequence[RunView] = ()) -> tuple[Picture, ...]:
     """Every picture that the run has data for, in the order of the report."""
-    makers = (convergence, clients_against_local, participation, bytes_by_round, time_by_phase)
-    drawn = (maker(view) for maker in makers)
+    drawn = (
+        convergence(view),
+        clients_against_local(view, repeats),
+        participation(view),
+        bytes_by_round(view),
+        time_by_phase(view),
+    )
     return tuple(picture for picture in drawn if picture is not None)
 
 
@@ -160,10 +166,10 @@ def _references(view: RunView, metric: str) -> list[tuple[str, float]]:
     return [(label, value) for label, value in values if value is not None]
 
 
-def clients_against_local(view: RunView) -> Picture | None:
+def clients_against_local(view: RunView, repeats: Sequence[RunView] = ()) -> Picture | None:
     """Each client's metric under the federated model against its own model."""
     metric = view.shown_metric
-    rows = client_rows([view], metric) if metric else ()
+    rows = client_rows([view, *repeats], metric) if metric else ()
     if metric is None or not rows:
         return None
     compared = [row for row in rows if row.gain is not None]
@@ -176,6 +182,9 @@ def clients_against_local(view: RunView) -> Picture | None:
             if row.local_only is not None:
                 ends = [row.local_only.mean, row.federated.mean]
                 axes.plot(ends, [place, place], color=MUTED, linewidth=1.5, zorder=1)
+            if row.federated.low is not None and row.federated.high is not None:
+                span = [row.federated.low, row.federated.high]
+                axes.plot(span, [place, place], color=SERIES[0], alpha=0.35, linewidth=7, zorder=1)
         _dots(axes, rows, "local_only", "local only", SERIES[1], "s")
         _dots(axes, rows, "pooled", "pooled", SERIES[2], "D")
         _dots(axes, rows, "federated", "federated", SERIES[0], "o")
@@ -190,6 +199,7 @@ def clients_against_local(view: RunView) -> Picture | None:
     caption = (
         f"{metric_name(metric)} of each client on its own held-out examples, "
         "by gain over training alone."
+        f"{_BANDS if repeats else ''}"
     )
     svg = drawing("clients", said, draw, height=height)
     return Picture("clients", "What each client gets", svg, caption)

@@ -10,7 +10,7 @@ import numpy as np
 
 from anabranch.randomness import generator
 
-__all__ = ["Estimate", "bootstrap_mean", "mean_and_error"]
+__all__ = ["Estimate", "bootstrap_mean", "in_words", "mean_and_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,24 @@ class Estimate:
     count: int = 0
 
     def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return f"{self.mean:.4f}"
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return in_words(self)
+
+
+def in_words(estimate: Estimate | None, sign: str = "") -> str:
+    """The mean, with its interval when there is one.
+
+    Args:
+        estimate: None becomes a dash.
+        sign: ``+`` for differences.
+
+    >>> in_words(Estimate(0.05, 0.01, 0.03, 0.07, 5), sign="+")
+    '+0.0500 [+0.0300, +0.0700]'
+    """
+    if estimate is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.mean:{sign}.4f}"
+    return f"{estimate.mean:{sign}.4f} [{estimate.low:{sign}.4f}, {estimate.high:{sign}.4f}]"
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 from anabranch.errors import AnabranchError
+from anabranch.observe.compare import are_repeats
 from anabranch.observe.figures import pictures
-from anabranch.observe.intervals import Estimate
+from anabranch.observe.intervals import in_words
 from anabranch.observe.reading import RunSource, read_run
 from anabranch.observe.tables import ClientRow, client_rows
 from anabranch.observe.view import ReleaseView, RoundView, RunView
@@ -28,6 +30,7 @@ from anabranch.observe.words import (
 
 __all__ = ["render_report", "write_report"]
 
+_MOST_REPEATS = 50
 _STATES = {"complete": "good", "failed": "bad"}
 
 
@@ -63,8 +66,12 @@ class Section:
     note: str = ""
 
 
-def render_report(view: RunView) -> str:
+def render_report(view: RunView, repeats: Sequence[RunView] = ()) -> str:
     """The report as HTML text.
+
+    Args:
+        view: the run.
+        repeats: other runs of the same plan; clients then get intervals over all of them.
 
     Raises:
         AnabranchError: AB-807 jinja2 or matplotlib is not installed (extra ``report``).
@@ -91,8 +98,8 @@ def render_report(view: RunView) -> str:
         run=view,
         style=Markup(style),
         tiles=_tiles(view),
-        pictures=pictures(view),
-        clients=_client_table(view),
+        pictures=pictures(view, repeats),
+        clients=_client_table(view, repeats),
         sections=_sections(view),
     )
 
@@ -100,11 +107,14 @@ def render_report(view: RunView) -> str:
 def write_report(store: RunSource, run_id: str, path: Path) -> Path:
     """Write the report of a stored run to ``path`` (folders are made) and return it.
 
+    Complete runs of the same plan with other seeds in the same store become its repeats.
+
     Raises:
         AnabranchError: AB-608 no such run, AB-806 the file cannot be written, AB-807 the extra is
             not installed.
     """
-    text = render_report(read_run(store, run_id))
+    view = read_run(store, run_id)
+    text = render_report(view, _repeats(store, view))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -116,6 +126,15 @@ def write_report(store: RunSource, run_id: str, path: Path) -> Path:
             kept="The run is unchanged.",
         ) from error
     return path
+
+
+def _repeats(store: RunSource, view: RunView) -> list[RunView]:
+    """Other complete runs of the same plan, the latest ones, without their rounds' columns."""
+    if view.status != "complete":
+        return []
+    others = (run for run in store.runs() if run.id != view.run_id and run.name == view.name)
+    views = (read_run(store, run.id, clients=False) for run in others if run.status == "complete")
+    return list(islice((other for other in views if are_repeats(view, other)), _MOST_REPEATS))
 
 
 def _tiles(view: RunView) -> list[Tile]:
@@ -146,40 +165,29 @@ def _metric_tile(view: RunView, metric: str) -> Tile:
     return Tile(metric_name(metric), metric_in_words(value), note)
 
 
-def _client_table(view: RunView) -> Table:
+def _client_table(view: RunView, repeats: Sequence[RunView]) -> Table:
     metric = view.shown_metric or ""
-    rows = client_rows([view], metric) if metric else ()
+    rows = client_rows([view, *repeats], metric) if metric else ()
     optional = {
         "local only": any(row.local_only for row in rows),
         "pooled": any(row.pooled for row in rows),
         "gain over local": any(row.gain for row in rows),
     }
-    header = (
-        "client",
-        "test examples",
-        "federated",
-        *(n for n, shown in optional.items() if shown),
-    )
-    cells = tuple(_client_cells(row, optional) for row in rows)
-    return Table(f"{metric_name(metric)} by client", header, cells, folded=len(rows) > 24)
+    shown = tuple(name for name, wanted in optional.items() if wanted)
+    header = ("client", "test examples", "federated", *shown)
+    seeds = f", mean over {len(repeats) + 1} seeds with 95 % interval" if repeats else ""
+    cells = tuple(_client_cells(row, shown) for row in rows)
+    return Table(f"{metric_name(metric)} by client{seeds}", header, cells, folded=len(rows) > 24)
 
 
-def _client_cells(row: ClientRow, optional: dict[str, bool]) -> tuple[str, ...]:
-    def shown(estimate: Estimate | None) -> str:
-        return metric_in_words(estimate.mean if estimate else None)
-
-    extra = {
-        "local only": shown(row.local_only),
-        "pooled": shown(row.pooled),
-        "gain over local": signed(row.gain.mean if row.gain else None),
+def _client_cells(row: ClientRow, shown: Sequence[str]) -> tuple[str, ...]:
+    cells = {
+        "local only": in_words(row.local_only),
+        "pooled": in_words(row.pooled),
+        "gain over local": in_words(row.gain, sign="+"),
     }
     count = "–" if row.examples is None else str(row.examples)
-    return (
-        row.client,
-        count,
-        shown(row.federated),
-        *(text for name, text in extra.items() if optional[name]),
-    )
+    return (row.client, count, in_words(row.federated), *(cells[name] for name in shown))
 
 
 def _sections(view: RunView) -> list[Section]:

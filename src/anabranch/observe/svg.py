@@ -36,6 +36,7 @@ _STYLE: dict[RcKeyType, object] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
+    "text.parse_math": False,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": RULE,
     "axes.facecolor": "none",

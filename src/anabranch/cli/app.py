@@ -1,0 +1,60 @@
+"""All commands in one tree."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from anabranch.cli import plans, runs, sources
+from anabranch.cli.demo import demo
+from anabranch.cli.guard import GuardedGroup
+from anabranch.cli.init import init
+from anabranch.cli.output import say
+from anabranch.cli.running import report, resume, simulate
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="anabranch",
+    cls=GuardedGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Federated learning: one plan, simulated or deployed.",
+    epilog="Every command takes --debug: show the traceback of an error.",
+)
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks of errors.")] = False,
+) -> None:
+    """Federated learning: one plan, simulated or deployed."""
+
+
+@app.command("version")
+def version() -> None:
+    """The version of Anabranch, of Python and of what computes."""
+    import platform
+    from importlib import metadata
+
+    say(f"anabranch {metadata.version('anabranch')}")
+    say(f"python {platform.python_version()}")
+    for name in ("numpy", "torch"):
+        try:
+            say(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            say(f"{name} not installed")
+
+
+app.command("demo")(demo)
+app.command("simulate")(simulate)
+app.command("resume")(resume)
+app.command("report")(report)
+app.add_typer(runs.app, name="runs")
+app.add_typer(plans.app, name="plan")
+app.add_typer(sources.app, name="data")
+app.command("check")(sources.check)
+app.command("init")(init)
