@@ -25,6 +25,7 @@ from benchmarks.items import Item, load_initial, load_work
 from benchmarks.outcome import Outcome
 
 __all__ = [
+    "CACHE",
     "RESULTS",
     "Contestant",
     "Measurement",
@@ -38,7 +39,8 @@ __all__ = [
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-LOGS = Path(__file__).parent / "cache" / "logs"
+CACHE = Path(__file__).parent / "cache"
+LOGS = CACHE / "logs"
 MISLEADING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Set on some machines; they force an old kernel and slow a current NumPy."""
 
@@ -53,6 +55,7 @@ class Contestant:
         python: interpreter that runs it.
         engine_only: without the round loop and its store.
         threads: threads a process may use for arithmetic; 0 leaves it to the contestant.
+        longer: timed rounds as a multiple of the item's, to see what rarely happens (commits).
         timeout: seconds for one run.
     """
 
@@ -61,6 +64,7 @@ class Contestant:
     python: Path = Path(sys.executable)
     engine_only: bool = False
     threads: int = 1
+    longer: int = 1
     timeout: float = 600.0
 
 
@@ -69,7 +73,8 @@ class Measurement:
     """What was measured of a contestant on one item.
 
     Attributes:
-        runs: median milliseconds of a round, for each turn.
+        runs: median milliseconds of the item's rounds after warm-up, for each turn.
+        later: mean milliseconds of the rounds after those, for each turn (longer runs only).
         start_up: seconds before the first round, for each turn.
         final: parameters after the timed rounds of the last turn.
         equal: parameters after the rounds that are compared.
@@ -79,6 +84,7 @@ class Measurement:
     """
 
     runs: list[float] = field(default_factory=list)
+    later: list[float] = field(default_factory=list)
     start_up: list[float] = field(default_factory=list)
     final: NDArray[np.float32] | None = None
     equal: NDArray[np.float32] | None = None
@@ -93,7 +99,10 @@ class Measurement:
 
     def add(self, outcome: Outcome, item: Item) -> None:
         """Take the times of one turn."""
-        self.runs.append(float(np.median(outcome.seconds[item.warm_up :])) * 1e3)
+        timed, later = np.split(outcome.seconds[item.warm_up :], [item.rounds - item.warm_up])
+        self.runs.append(float(np.median(timed)) * 1e3)
+        if len(later):
+            self.later.append(float(later.mean()) * 1e3)
         self.start_up.append(outcome.start_up)
         self.final, self.cores, self.versions = outcome.final, outcome.cores, outcome.versions
         if item.equal_rounds == len(outcome.seconds):
@@ -184,7 +193,7 @@ def side_by_side(
 
 
 def _take_turn(contestant: Contestant, item: Item, measurement: Measurement) -> None:
-    outcome = _one_run(contestant, item, item.rounds)
+    outcome = _one_run(contestant, item, item.rounds * contestant.longer)
     if isinstance(outcome, str):
         measurement.error = outcome
         return

@@ -38,6 +38,11 @@ def figures(
         entry = Figures(
             ms=round(measurement.ms, 3),
             ms_turns=[round(ms, 3) for ms in measurement.runs],
+            **(
+                {"mean_ms_later": round(float(np.median(measurement.later)), 3)}
+                if measurement.later
+                else {}
+            ),
             cores=measurement.cores,
             start_up_s=round(float(np.median(measurement.start_up)), 2),
             accuracy=models.accuracy(item.model, measurement.final, work.test_x, work.test_y),

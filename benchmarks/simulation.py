@@ -25,6 +25,9 @@ ENGINES = {
     "C": ("generic", "bf16"),
     "D": ("generic", "closed_form"),
 }
+LONGER = {"A": 10, "B": 5, "D": 10}
+"""The store commits about once a second, which the rounds of a short run would never see."""
+
 TARGETS = {
     ("A", "generic", "plain"): 5.0,
     ("B", "generic", "plain"): 3.0,
@@ -43,7 +46,7 @@ def contestants(item: Item, engines: bool = True) -> list[Contestant]:
     scripts = [Contestant(name, name, threads=item.threads) for name in ("plain", "tuned")]
     if not engines:
         return scripts
-    whole = [Contestant(name, name) for name in ENGINES[item.name]]
+    whole = [Contestant(name, name, longer=LONGER.get(item.name, 1)) for name in ENGINES[item.name]]
     alone = [Contestant(name, name + ENGINE, engine_only=True) for name in ENGINES[item.name]]
     return [*scripts, *whole, *alone]
 
@@ -95,7 +98,9 @@ def main() -> int:
         found = harness.side_by_side(item, contestants(item, engines), options.turns)
         items[name] = entries(found, item, peaks)
     _warn(machine)
-    path = harness.RESULTS / "simulation.json"
+    complete = engines and set(items) == set(ITEMS)
+    folder = harness.RESULTS if complete else harness.CACHE  # parts do not replace the whole
+    path = folder / "simulation.json"
     report.write(path, {"machine": machine | {"gemm_gflops": peaks}, "items": items})
     lines = missed(items)
     print("Targets missed:\n" + "\n".join(lines) if lines else "Every target measured was reached.")

@@ -1,4 +1,4 @@
-"""Local training for peers whose quick start leaves it to the user: preloaded tensors, optim.SGD."""
+"""Local training for peers that leave it to the user: preloaded tensors, `torch.optim.SGD`."""
 
 from __future__ import annotations
 
