@@ -42,7 +42,9 @@ INTACT: Final = "The last committed round is intact."
 """What became of the work done so far, whenever the disk fails."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_DENIED: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+)
 
 
 class Faults(Protocol):

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from anabranch.disk import (
     INTACT,
     Faults,
+    disk_problem,
     explained,
     in_place_points,
     no_faults,
@@ -90,23 +91,23 @@ class SlotMap:
     def read(self, client: int, slot: int) -> Vector:
         """A copy of one slot, shape (length,); zeros when it was never written."""
         vector = np.empty(self.length, np.float32)
-        with explained(self.path, "reading a client state"):
-            if (
-                os.preadv(self._descriptor, [vector.data], self._offset(client, slot))
-                != self._bytes
-            ):
+        offset = self._offset(client, slot)
+        try:
+            if os.preadv(self._descriptor, [vector.data], offset) != self._bytes:
                 raise OSError(errno.EIO, "the file ends too early")
+        except OSError as error:
+            raise disk_problem(error, self.path, "reading a client state") from error
         return vector
 
     def write(self, client: int, slot: int, vector: Vector) -> None:
         """Overwrite one slot with ``vector``, shape (length,)."""
         if vector.shape != (self.length,) or vector.dtype != np.float32:
             raise ValueError(f"a client state is float32 of shape ({self.length},)")
-        data = np.ascontiguousarray(vector).data
-        with explained(self.path, "writing a client state"):
-            write_in_place(
-                self._descriptor, data, self._offset(client, slot), "slots", self._faults
-            )
+        data, offset = np.ascontiguousarray(vector).data, self._offset(client, slot)
+        try:
+            write_in_place(self._descriptor, data, offset, "slots", self._faults)
+        except OSError as error:
+            raise disk_problem(error, self.path, "writing a client state") from error
 
     def sync(self) -> None:
         """Make every write of every process durable."""

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from anabranch.testing.algorithm import AlgorithmContract
     from anabranch.testing.fold import FoldContract
     from anabranch.testing.stage import StageSuite
+    from anabranch.testing.states import StatesContract
+    from anabranch.testing.store import StoreContract
 
-__all__ = ["AlgorithmContract", "FoldContract", "StageSuite"]
+__all__ = ["AlgorithmContract", "FoldContract", "StageSuite", "StatesContract", "StoreContract"]
 
 _MODULES = {
     "AlgorithmContract": "anabranch.testing.algorithm",
     "FoldContract": "anabranch.testing.fold",
     "StageSuite": "anabranch.testing.stage",
+    "StatesContract": "anabranch.testing.states",
+    "StoreContract": "anabranch.testing.store",
 }
 
 if "pytest" in sys.modules:

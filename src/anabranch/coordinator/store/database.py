@@ -18,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from anabranch.coordinator.store import migrations, reads, tables
 from anabranch.coordinator.store.points import Purpose
-from anabranch.disk import INTACT, Faults, full_disk
+from anabranch.disk import INTACT, Faults, disk_problem, full_disk
 from anabranch.errors import AnabranchError
 
 __all__ = ["Database"]
@@ -78,6 +78,11 @@ class Database:
         with self.reading() as connection:
             return reads.named(connection, digests)
 
+    def last_round(self, run: str) -> int | None:
+        """Number of the run's last durable round."""
+        with self.reading() as connection:
+            return reads.last_round(connection, run)
+
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
         self._engine.dispose()
@@ -88,6 +93,8 @@ class Database:
             yield
         except DBAPIError as error:
             raise _problem(error, self._path, doing) from error
+        except OSError as error:
+            raise disk_problem(error, self._path, doing) from error
 
 
 def _engine(path: Path) -> Engine:

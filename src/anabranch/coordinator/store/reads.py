@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
-from sqlalchemy import Connection, func, select
+import numpy as np
+from sqlalchemy import Connection, bindparam, func, select
 
 from anabranch.coordinator.store import rows, tables
 from anabranch.coordinator.store.records import (
@@ -27,7 +29,12 @@ __all__ = [
     "states_of",
 ]
 
-_CHUNK = 500  # below the parameter limit of every database
+_CHUNK: Final = 500  # below the parameter limit of every database
+
+# Built once, because every commit asks it.
+_NAMED: Final = select(tables.states.c.digest).where(
+    tables.states.c.digest.in_(bindparam("some", expanding=True))
+)
 
 
 def runs(connection: Connection) -> tuple[RunRecord, ...]:
@@ -79,8 +86,14 @@ def labels_of(connection: Connection, run: str) -> dict[str, int]:
 def slots_of(connection: Connection, run: str) -> dict[int, int]:
     """Durable slot by client."""
     table = tables.client_slots
-    query = select(table.c.client, table.c.slot).where(table.c.run == run)
-    return {row.client: row.slot for row in connection.execute(query)}
+    query = select(table.c.block, table.c.slots).where(table.c.run == run).order_by(table.c.block)
+    slots: dict[int, int] = {}
+    for row in connection.execute(query):
+        line = np.frombuffer(row.slots, np.uint8)
+        with_memory = np.flatnonzero(line != tables.NO_SLOT)
+        clients = with_memory + row.block * tables.SLOT_BLOCK
+        slots.update(zip(clients.tolist(), line[with_memory].tolist(), strict=True))
+    return slots
 
 
 def releases_of(connection: Connection, run: str) -> tuple[StoredRelease, ...]:
@@ -99,9 +112,9 @@ def events_of(connection: Connection, run: str) -> tuple[StoredEvent, ...]:
 
 def named(connection: Connection, digests: Collection[str]) -> set[str]:
     """Which of ``digests`` some run names."""
-    column, wanted = tables.states.c.digest, sorted(digests)
+    wanted = sorted(digests)
     found: set[str] = set()
     for start in range(0, len(wanted), _CHUNK):
-        query = select(column).where(column.in_(wanted[start : start + _CHUNK]))
-        found.update(connection.execute(query).scalars())
+        some = {"some": wanted[start : start + _CHUNK]}
+        found.update(connection.execute(_NAMED, some).scalars())
     return found

@@ -50,6 +50,7 @@ class RunSession:
         self._blobs = blobs
         self._lock = lock
         self._stale: set[str] = set()
+        self._last: int | None = database.last_round(run_id)
 
     def __enter__(self) -> RunSession:
         return self
@@ -72,16 +73,16 @@ class RunSession:
         """
         if not rounds:
             return
-        from anabranch.coordinator.store import reads, writes
+        from anabranch.coordinator.store import writes
 
-        with self._database.reading() as connection:
-            _check_order(rounds, reads.last_round(connection, self.run_id))
+        self._check_order(rounds)
         with self._blobs.writing():
             digests = {record.round: self._blobs.put(record.state) for record in _held(rounds)}
             self._stale.update(digests.values())  # unless the commit names them
             with self._database.writing("round") as connection:
                 writes.insert_rounds(connection, self.run_id, rounds, digests)
                 self._stale |= writes.drop_states(connection, self.run_id)
+        self._last = rounds[-1].round
         # The rounds are durable from here on: what cannot be deleted now is collected later.
         with suppress(AnabranchError):
             self._stale = self._blobs.delete(self._stale, self._database.named)
@@ -121,6 +122,12 @@ class RunSession:
         """Let others write the run; may be called twice."""
         self._lock.close()
 
+    def _check_order(self, rounds: Sequence[RoundRecord]) -> None:
+        start = rounds[0].round if self._last is None else self._last + 1
+        if [record.round for record in rounds] != list(range(start, start + len(rounds))):
+            numbers = ", ".join(str(record.round) for record in rounds)
+            raise ValueError(f"rounds {numbers} do not follow round {self._last} one by one")
+
 
 def acquire(path: Path, run_id: str) -> FileLock:
     """The exclusive lock of a run.
@@ -147,10 +154,3 @@ def _held(rounds: Sequence[RoundRecord]) -> list[RoundRecord]:
     labelled = {record.keep: record.round for record in rounds if record.keep}
     held = {*labelled.values(), rounds[-1].round}
     return [record for record in rounds if record.round in held]
-
-
-def _check_order(rounds: Sequence[RoundRecord], last: int | None) -> None:
-    start = rounds[0].round if last is None else last + 1
-    if [record.round for record in rounds] != list(range(start, start + len(rounds))):
-        numbers = ", ".join(str(record.round) for record in rounds)
-        raise ValueError(f"rounds {numbers} do not follow round {last} one by one")

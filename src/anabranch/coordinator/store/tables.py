@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -18,7 +19,9 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "NO_SLOT",
     "SCHEMA_VERSION",
+    "SLOT_BLOCK",
     "client_slots",
     "events",
     "labels",
@@ -32,6 +35,12 @@ __all__ = [
 
 SCHEMA_VERSION: Final = 1
 """Raised with every change of a table, together with a step in `migrations`."""
+
+SLOT_BLOCK: Final = 1024
+"""Clients in one row of ``client_slots``."""
+
+NO_SLOT: Final = 255
+"""Byte of a client that has no memory yet."""
 
 metadata = MetaData()
 
@@ -93,13 +102,12 @@ labels = Table(
     Column("round", Integer, nullable=False),
 )
 
-client_slots = Table(
+client_slots = Table(  # one byte a client, SLOT_BLOCK clients a row: 100,000 clients are 98 rows
     "client_slots",
     metadata,
     Column("run", ForeignKey("runs.id"), primary_key=True),
-    Column("client", Integer, primary_key=True, autoincrement=False),
-    Column("slot", Integer, nullable=False),
-    sqlite_with_rowid=False,
+    Column("block", Integer, primary_key=True),
+    Column("slots", LargeBinary, nullable=False),
 )
 
 releases = Table(
