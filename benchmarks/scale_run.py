@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 
-from anabranch.algorithms import SCAFFOLD, FedAvg
+from anabranch.algorithms import FedAvg, Scaffold
 from anabranch.api.simulate import run_plan
 from anabranch.coordinator.events import Event, RoundCommitted, RunStarted
 from anabranch.data.plan import DataPlan
@@ -22,7 +22,7 @@ from anabranch.plan.rounds import RoundsPlan
 
 __all__ = ["main"]
 
-ALGORITHMS = {"fedavg": FedAvg, "scaffold": SCAFFOLD}
+ALGORITHMS = {"fedavg": FedAvg, "scaffold": Scaffold}
 
 
 def main() -> None:
