@@ -75,6 +75,9 @@ class LocalTraining(Value):
     """The local optimizer."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Clip each batch gradient to this Euclidean norm (over all trained parameters)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the steps; "bfloat16" computes with a rounded copy of float32 parameters: faster
+    for convolutions and wide layers, and another model than float32 gives."""
     shuffle: bool = True
     """Draw a new order of the examples for each epoch from (seed, round, client)."""
 
