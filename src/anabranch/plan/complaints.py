@@ -42,16 +42,23 @@ def complain(error: ValidationError, root: type[Value], document: PlanDocument) 
     Codes: AB-103 unknown key, AB-104 missing key, AB-105 wrong value, AB-109 unknown name or kind,
     AB-111 keys that contradict one another.
     """
-    found: dict[tuple[str, str], _Complaint] = {}
+    found: dict[tuple[str, str], list[_Complaint]] = {}
     for details in error.errors():
         complaint = _complaint(details, root, document)
-        # A field with several types complains once for each; one message is enough.
-        found.setdefault((complaint.code, dotted(complaint.path)), complaint)
-    first, *others = found.values()
+        found.setdefault((complaint.code, dotted(complaint.path)), []).append(complaint)
+    first, *others = (_merged(same) for same in found.values())
     line = line_of(document.text, first.path)
     place = f"{document.where}, line {line}" if line else document.where
     more = f" ({len(others)} more: {', '.join(_names(others))}.)" if others else ""
     return AnabranchError(first.code, f"{place}: {first.text}{more}", fix=first.fix)
+
+
+def _merged(same: list[_Complaint]) -> _Complaint:
+    """A field with several types complains once for each: what was wanted then says it all."""
+    first = same[0]
+    if len(same) == 1:
+        return first
+    return _Complaint(first.code, first.path, f"{first.text.partition('; it ')[0]}.", first.fix)
 
 
 def _names(others: list[_Complaint]) -> list[str]:
@@ -67,6 +74,13 @@ def _complaint(details: ErrorDetails, root: type[Value], document: PlanDocument)
         return _missing(path, root, document)
     if kind in _UNKNOWN_CHOICE:
         return _unknown_choice(path, root, document)
+    if kind == "named_kind":
+        return _Complaint(
+            "AB-109",
+            path,
+            f"{dotted(path)}: {details['msg']}.",
+            "name a class that derives from it, as 'module:Class'.",
+        )
     if kind == _CONTRADICTION and not isinstance(details["input"], (str, int, float)):
         text = details["msg"].removeprefix("Value error, ")
         where = f"[{dotted(path)}] " if path else ""
@@ -101,10 +115,12 @@ def _unknown_key(path: Path, root: type[Value], document: PlanDocument) -> _Comp
         for choice in of_field(field)
         if key in fields_of(choice.value)
     ]
-    if close:
-        fix = f"did you mean {dotted((*table, close[0]))!r}?"
+    if table and key in fields_of(root):
+        fix = f"move {key!r} to the top of the file, before the first table."
     elif elsewhere:
         fix = f"did you mean {elsewhere[0]!r}?"
+    elif close:
+        fix = f"did you mean {dotted((*table, close[0]))!r}?"
     else:
         fix = f"remove it; known here are: {', '.join(known)}."
     return _Complaint("AB-103", path, f"the key {dotted(path)!r} is unknown.", fix)

@@ -58,7 +58,7 @@ class Choice:
 def _literal(value: type[Value], key: str) -> str:
     field = value.model_fields.get(key)
     found = get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
-    return str(found[0]) if found else ""
+    return str(found[0]) if len(found) == 1 else ""
 
 
 def choices(annotation: object, metadata: tuple[object, ...] = ()) -> Iterator[Choice]:

@@ -23,9 +23,10 @@ class RuntimePlan(Value):
     fresh interpreters, "fork" copies this one (Linux). "auto" chooses."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models are trained. Only "cpu" is tested."""
-    engine: Literal["auto", "traced", "eager", "closed-form"] = "auto"
-    """How a PyTorch model is trained: "traced" records the gradient step once, "closed-form" has
-    the formulas of stacks of linear layers, "eager" runs the module as written. "auto" takes the
+    engine: Literal["auto", "traced", "eager", "closed-form", "numpy"] = "auto"
+    """How the model is trained: "traced" records the gradient step once, "closed-form" has
+    the formulas of stacks of linear layers, "eager" runs the module as written, "numpy" needs no PyTorch
+    (logistic, linear, mlp). "auto" takes the
     fastest one that computes the same."""
     store: str | None = Field(default=None, min_length=1)
     """Folder of the run store. Left out: the folder ``runs`` where the command was started."""
