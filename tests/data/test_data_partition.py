@@ -111,8 +111,11 @@ def test_impossible_partitions_are_ab_220(partition: Invented) -> None:
 
 
 def test_noise_grows_with_the_client() -> None:
-    data = Ragged(np.zeros((4000, 5), np.float32), np.zeros(4000, np.int64),
-                  np.array([0, 1000, 2000, 3000, 4000]))
+    data = Ragged(
+        np.zeros((4000, 5), np.float32),
+        np.zeros(4000, np.int64),
+        np.array([0, 1000, 2000, 3000, 4000]),
+    )
     noisy = FeatureNoise(level=0.8).apply(data, rng())
     variances = [noisy.of(client).x.var() for client in range(4)]
     assert variances == pytest.approx([0.2, 0.4, 0.6, 0.8], rel=0.1)

@@ -24,8 +24,14 @@ def test_labels_are_ordered_by_number_and_named_by_the_first_spelling() -> None:
 
 @pytest.mark.parametrize(
     ("rule", "wanted"),
-    [("> 0", [0, 0, 1]), (">= 0", [0, 1, 1]), ("< 0", [1, 0, 0]), ("<= 0", [1, 1, 0]),
-     ("== 0", [0, 1, 0]), ("!= 0", [1, 0, 1])],
+    [
+        ("> 0", [0, 0, 1]),
+        (">= 0", [0, 1, 1]),
+        ("< 0", [1, 0, 0]),
+        ("<= 0", [1, 1, 0]),
+        ("== 0", [0, 1, 0]),
+        ("!= 0", [1, 0, 1]),
+    ],
 )
 def test_rules(rule: str, wanted: list[int]) -> None:
     values = np.array([-1.0, 0.0, 1.0])

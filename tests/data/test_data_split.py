@@ -50,8 +50,11 @@ def test_the_split_depends_on_seed_repeat_and_client_only() -> None:
     y = np.arange(100) % 2
     first = train_test(y, 0.3, split_generator(1, 0, "va"))[1]
     assert np.array_equal(first, train_test(y, 0.3, split_generator(1, 0, "va"))[1])
-    for other in (split_generator(2, 0, "va"), split_generator(1, 1, "va"),
-                  split_generator(1, 0, "hu")):
+    for other in (
+        split_generator(2, 0, "va"),
+        split_generator(1, 1, "va"),
+        split_generator(1, 0, "hu"),
+    ):
         assert not np.array_equal(first, train_test(y, 0.3, other)[1])
 
 
@@ -68,9 +71,7 @@ def test_folds_are_disjoint_complete_stratified_and_whole_in_subjects() -> None:
     assert sorted(np.concatenate(parts).tolist()) == list(range(60))
     for part in parts:
         assert len(part) == 12
-        assert not set(subjects[part].tolist()) & set(
-            np.delete(subjects, part).tolist()
-        )
+        assert not set(subjects[part].tolist()) & set(np.delete(subjects, part).tolist())
         assert np.bincount(y[part]).tolist() == [6, 6]
 
 

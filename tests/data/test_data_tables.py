@@ -160,7 +160,9 @@ def test_csv_parquet_and_npz_give_the_same_table(tmp_path: Path) -> None:
         sex=np.array(["Male", "Female", ""]),
         num=np.array([0, 1, 1]),
     )
-    first, *others = [read_table(SCHEMA, tmp_path / n, "c") for n in ("a.csv", "b.parquet", "c.npz")]
+    first, *others = [
+        read_table(SCHEMA, tmp_path / n, "c") for n in ("a.csv", "b.parquet", "c.npz")
+    ]
     for other in others:
         assert np.array_equal(first.y, other.y)
         for name, cells in first.columns.items():
