@@ -51,7 +51,7 @@ class Store:
         """Open the store in folder ``path``; leftovers of a crash are deleted.
 
         Args:
-            path: the folder, usually ``.anabranch``.
+            path: the folder, usually ``runs``.
             faults: told about every step that touches the disk (tests).
             create: make a new store when there is none.
 
