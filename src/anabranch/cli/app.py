@@ -36,7 +36,7 @@ def root(
 
 @app.command("version")
 def version() -> None:
-    """The version of Anabranch, of Python and of what computes."""
+    """Versions of Anabranch and of what computes."""
     import platform
     from importlib import metadata
 

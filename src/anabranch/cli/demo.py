@@ -34,7 +34,10 @@ def demo(
     quiet: Quiet = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Train a heart-disease model across four real hospitals, against training alone."""
+    """Four real hospitals train a heart model together.
+
+    Prints what each of them gets over training alone, and writes the HTML report.
+    """
     from anabranch.cli.running import interruptible
 
     with interruptible() as stopped:

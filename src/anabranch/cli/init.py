@@ -73,7 +73,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Where; made when absent.", metavar="DIR")],
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
-    """Write a small commented plan and a README into a folder."""
+    """Write a small commented plan to start from."""
     contents = written_by(template, folder.resolve().name)
     existing = [name for name in contents if (folder / name).exists()]
     if existing and not force:

@@ -43,7 +43,7 @@ def simulate(
     quiet: Quiet = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Run a plan on this machine, from its first round to its end."""
+    """Run a plan on this machine."""
     from anabranch.api import run_plan
     from anabranch.observe.progress import progress
     from anabranch.plan import load_plan
@@ -63,7 +63,10 @@ def resume(
     quiet: Quiet = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Go on with a run that was killed or stopped; the result is the uninterrupted one."""
+    """Go on with a run that was killed or stopped.
+
+    The result is the one that the uninterrupted run would have had.
+    """
     from anabranch.api import resume as resume_run
     from anabranch.observe.progress import progress
 
@@ -92,7 +95,7 @@ def report(
         typer.Option("--output", "-o", metavar="FILE", help="Where (default: STORE/RUN.html)."),
     ] = None,
 ) -> None:
-    """Write the HTML report of a run: one file that needs no network."""
+    """Write the HTML report of a run."""
     from anabranch.observe.report import write_report
 
     with opened_store(store) as opened:

@@ -106,7 +106,10 @@ def check(
     changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether a site's data fit a plan; offline, and without a value of a person."""
+    """Check offline whether a site's data fit a plan.
+
+    Nothing is sent, and the report holds no value of a person.
+    """
     from anabranch.data.check import check_site
     from anabranch.plan import load_plan
 

@@ -19,6 +19,7 @@ from anabranch.observe.events import ClientTrouble
 from anabranch.observe.notes import cards_of, evaluations_of, fleet_of, limits_of, model_of
 from anabranch.observe.plans import flattened, toml_text
 from anabranch.observe.view import DIAGNOSTICS, EvaluationView, ReleaseView, RoundView, RunView
+from anabranch.plan.migrate import PLAN_SCHEMA
 
 if TYPE_CHECKING:
     from anabranch.coordinator.store.records import Json
@@ -75,7 +76,7 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
         releases=tuple(_release(release) for release in store.releases(run_id)),
         limits=limits_of(events),
         plan=plan,
-        plan_text=toml_text(run.plan),
+        plan_text=toml_text({"schema": PLAN_SCHEMA, **run.plan}),
         digest=run.contract_digest,
         cards=cards_of(events),
         versions=run.versions,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ def _estimate(values: Sequence[float | None]) -> Estimate | None:
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A plain table: the first column flush left, the others flush right.
+    """A plain table: names and sentences flush left, numbers flush right.
 
     >>> print(text_table(["client", "n"], [["va", "200"]]))
     client    n
@@ -80,11 +81,17 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     table = [tuple(header), *map(tuple, rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    left = [i == 0 or any(_is_words(row[i]) for row in rows) for i in range(len(header))]
     lines = [
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if flush else cell.rjust(width)
+            for cell, width, flush in zip(row, widths, left, strict=True)
         ).rstrip()
         for row in table
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _is_words(cell: str) -> bool:
+    """Whether a cell is text and not a number with its unit ("12.5 ms")."""
+    return re.search(r"[^\W\d_]{4}", cell) is not None
