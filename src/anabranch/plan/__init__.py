@@ -5,6 +5,7 @@ all and has a digest. The runtime part says how it is run here.
 """
 
 from anabranch.plan.algebra import Refusal, Verdict, judge, require_accepted
+from anabranch.plan.check import PlanReport, check, check_against_data, check_against_layout
 from anabranch.plan.document import PlanDocument
 from anabranch.plan.evaluation import EvaluationPlan, Limits, StopPlan
 from anabranch.plan.explain import Facts, explain
@@ -37,6 +38,7 @@ __all__ = [
     "Limits",
     "Plan",
     "PlanDocument",
+    "PlanReport",
     "Refusal",
     "RoundsPlan",
     "RuntimePlan",
@@ -45,7 +47,10 @@ __all__ = [
     "Verdict",
     "apply_overrides",
     "changed",
+    "check",
+    "check_against_data",
     "check_against_fleet",
+    "check_against_layout",
     "dump_toml",
     "explain",
     "json_schema",

@@ -25,9 +25,8 @@ class RuntimePlan(Value):
     """Where models are trained. Only "cpu" is tested."""
     engine: Literal["auto", "traced", "eager", "closed-form", "numpy"] = "auto"
     """How the model is trained: "traced" records the gradient step once, "closed-form" has
-    the formulas of stacks of linear layers, "eager" runs the module as written, "numpy" needs no PyTorch
-    (logistic, linear, mlp). "auto" takes the
-    fastest one that computes the same."""
+    the formulas of stacks of linear layers, "eager" runs the module as written, "numpy" needs no
+    PyTorch (logistic, linear, mlp). "auto" takes the fastest one that computes the same."""
     store: str | None = Field(default=None, min_length=1)
     """Folder of the run store. Left out: the folder ``runs`` where the command was started."""
     commit_seconds: float = Field(default=1.0, ge=0, le=60, json_schema_extra={"unit": "seconds"})
