@@ -1,7 +1,7 @@
 r"""FedExP: the server step grows when the clients disagree about the direction.
 
 Jhunjhunwala, Wang, Joshi, "FedExP: Speeding Up Federated Averaging via Extrapolation", ICLR 2023,
-equation 6, with D = sum_i p_i Delta_i::
+Algorithm 1, with D = sum_i p_i Delta_i::
 
     server:     eta = max(1, sum_i p_i ||Delta_i||^2 / (2 (||D||^2 + epsilon)))
                 w   <- w + eta_s * eta * D
@@ -52,7 +52,7 @@ class FedExP(Algorithm):
     epsilon: float = Field(
         default=1e-3, gt=0, json_schema_extra={"unit": "squared norm of an update"}
     )
-    """Keeps the step finite when the mean update vanishes; the paper searches 0.001 to 0.1."""
+    """Keeps the step finite when the mean update vanishes; try 0.001 to 0.1."""
 
     def requirement(self) -> Requirement:
         return Requirement(individual_norms=True)

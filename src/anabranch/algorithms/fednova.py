@@ -1,7 +1,7 @@
 r"""FedNova: normalised averaging, so that clients may do different amounts of work.
 
 Wang, Liu, Liang, Joshi, Poor, "Tackling the Objective Inconsistency Problem in Heterogeneous
-Federated Optimization", NeurIPS 2020, equation 9::
+Federated Optimization", NeurIPS 2020, section 4::
 
     client i:   Delta_i = - eta sum_k a_ik g_ik,    a_i = ||a_i||_1  (the real local optimizer's)
     server:     tau = sum_i p_i a_i,     w <- w + eta_s * tau * sum_i p_i Delta_i / a_i
@@ -42,8 +42,8 @@ class FedNova(Algorithm):
     name: ClassVar[str] = "fednova"
 
     mu: float = Field(default=0.0, ge=0, json_schema_extra={"unit": "1 / learning rate"})
-    """Strength of an optional proximal term in local training (FedProx's); 0 leaves it out. The
-    paper uses 0.0005 to 0.005."""
+    """Strength of an optional proximal term in local training (FedProx's); 0 leaves it out.
+    Useful values are those of FedProx and below."""
 
     def requirement(self) -> Requirement:
         return Requirement(known_coefficients=True)

@@ -46,7 +46,7 @@ class _Adaptive(Algorithm):
     """Decay of the first moment; the paper uses 0.9 (FedAdagrad: 0)."""
     tau: float = Field(default=1e-3, gt=0, json_schema_extra={"unit": "size of an update"})
     """Degree of adaptivity: added to the root, and the first v is its square. Smaller adapts more;
-    the paper uses 0.001 and searches 1e-5 to 0.1."""
+    the paper recommends 0.001 and searches 1e-5 to 0.1."""
 
     @abstractmethod
     def second_moment(self, v: Statistics, square: Statistics) -> Statistics:
@@ -83,7 +83,7 @@ class FedAdagrad(_Adaptive):
     server_learning_rate: float = Field(
         default=0.03, gt=0, json_schema_extra={"unit": "largest step of a coordinate in a round"}
     )
-    """eta_s; times the plan's server schedule. The paper's best lie between 0.01 and 0.1."""
+    """eta_s; times the plan's server schedule. Try 0.01 to 0.1."""
     beta1: float = Field(default=0.0, ge=0, lt=1, json_schema_extra={"unit": "factor per round"})
     """Decay of the first moment; the paper uses 0."""
 
@@ -97,7 +97,7 @@ class _Decaying(_Adaptive):
     server_learning_rate: float = Field(
         default=0.01, gt=0, json_schema_extra={"unit": "typical step of a coordinate in a round"}
     )
-    """eta_s; times the plan's server schedule. The paper's best lie between 0.001 and 0.03."""
+    """eta_s; times the plan's server schedule. Try 0.001 to 0.1."""
     beta2: float = Field(default=0.99, ge=0, lt=1, json_schema_extra={"unit": "factor per round"})
     """Decay of the second moment; the paper uses 0.99."""
 

@@ -19,5 +19,6 @@ def squared_norm(vector: Vector | Statistics) -> float:
     >>> squared_norm(np.float32([3, 4]))
     25.0
     """
-    wide = np.asarray(vector, np.float64)
-    return float(np.add.reduce(wide * wide))
+    squares = vector.astype(np.float64)
+    squares *= squares
+    return float(np.add.reduce(squares))
