@@ -17,6 +17,8 @@ from anabranch.learners.dense import DenseStack, dense_stack, drawn
 from anabranch.learners.losses import Loss, resolve_loss
 from anabranch.learners.numpy_learner import NumpyLearner
 from anabranch.learners.plan import ModelPlan, ParameterValue
+from anabranch.updates.layout import Layout
+from anabranch.updates.sections import Vector
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,10 +110,14 @@ def _torch_learner(
     from anabranch.learners.torch_learner import TorchLearner, seeded_module
 
     (shape, classes, vocabulary), (engine, precision, device) = data, how
-    initial = None
+    initial: Callable[[Layout, int], Vector] | None = None
+    tokens = plan.name == "char-gru"
+    factory: Callable[[], nn.Module]
     if given is not None:
         factory = partial(_own_module, given, plan)
-        outputs = models.outputs_of(seeded_module(factory, 0), models.probe(shape, vocabulary))
+        sample = seeded_module(factory, 0)
+        tokens = bool(vocabulary) or models.reads_tokens(sample)
+        outputs = models.outputs_of(sample, models.probe(shape, tokens))
         loss = resolve_loss(plan.loss, classes, outputs)
     elif plan.name in _DENSE:
         stack, loss = _dense(plan, shape, classes)
@@ -128,6 +134,7 @@ def _torch_learner(
         shape,
         initial=initial,
         engine=engine,
+        tokens=tokens,
         precision=precision,
         device=models.device_name(device),
     )

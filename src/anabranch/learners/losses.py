@@ -107,14 +107,16 @@ class Loss:
         if self.name == "cross-entropy":
             top = z.max(axis=-2)
             spread = np.exp(z - top[..., None, :]).sum(axis=-2)
-            return (np.log(spread) + top - (z * t).sum(axis=-2)).astype(np.float64)
+            return np.asarray(np.log(spread) + top - (z * t).sum(axis=-2), np.float64)
         z, t = z[..., 0, :], t[..., 0, :]
         if self.name == "binary-cross-entropy":
-            return (np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))).astype(np.float64)
-        error = np.abs(z - t).astype(np.float64)
+            values = np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))
+            return np.asarray(values, np.float64)
+        error = np.asarray(np.abs(z - t), np.float64)
+        squares: Statistics = error * error
         if self.name == "mse":
-            return error**2
-        return np.where(error < 1, 0.5 * error**2, error - 0.5)
+            return squares
+        return np.where(error < 1, 0.5 * squares, error - 0.5)
 
 
 class Targets:

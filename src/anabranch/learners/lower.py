@@ -28,6 +28,7 @@ __all__ = ["Program", "lower"]
 
 _aten = torch.ops.aten
 _FIXED_BYTES = 1 << 19  # larger results are freed and made again: the cache is worth more
+_COPIED_BYTES = 1 << 16  # smaller results of operations without an "out" form are copied
 _TRANSPOSES = (_aten.t.default, _aten.detach.default, _aten.alias.default)
 
 
@@ -81,8 +82,7 @@ class _Lowering:
     def _function(self, node: Node) -> None:
         target = node.target
         assert callable(target)
-        args = torch.fx.node.map_arg(node.args, self._values.__getitem__)
-        kwargs = torch.fx.node.map_arg(node.kwargs, self._values.__getitem__)
+        args, kwargs = _filled(node, self._values.__getitem__)
         result = target(*args, **kwargs)
         self._values[node] = result
         inputs = node.all_input_nodes
@@ -93,10 +93,8 @@ class _Lowering:
         fixed = not any(isinstance(self._where[used], _Cell) for used in inputs)
         if fixed and isinstance(result, Tensor) and _shares(result, self._tensors(inputs)):
             self._where[node] = result  # a view of fixed memory, made once
-        elif fixed and self._into_buffer(node, args, kwargs, result):
-            pass
-        else:
-            self._dynamic(node)
+        elif not (fixed and self._into_buffer(node, args, kwargs, result)):
+            self._dynamic(node, result)
         self._free(node)
 
     def _tensors(self, nodes: Sequence[Node]) -> list[Tensor]:
@@ -109,7 +107,10 @@ class _Lowering:
         if not isinstance(result, Tensor) or result.nbytes > _FIXED_BYTES:
             return False
         buffer = torch.empty_like(result)
-        calls = self._products(node, args, kwargs, buffer) or _out(node, args, kwargs, buffer)
+        if node.target is _aten.relu.default:
+            calls: tuple[Call, ...] = (partial(torch.clamp, *args, min=0, out=buffer),)
+        else:
+            calls = self._products(node, args, kwargs, buffer) or _out(node, args, kwargs, buffer)
         if not calls:
             return False
         for call in calls:
@@ -136,16 +137,23 @@ class _Lowering:
             return (*product, partial(np.add, target, arrays[0], out=target))
         return ()
 
-    def _dynamic(self, node: Node) -> None:
+    def _dynamic(self, node: Node, result: object) -> None:
+        """Compute into a cell; small results are copied to a fixed buffer at once."""
         cell = _Cell(len(self._cells))
         self._cells.append(None)
-        self._where[node] = cell
         target = node.target
         assert callable(target)
-        wheres = self._where.__getitem__
-        args = torch.fx.node.map_arg(node.args, lambda n: _Hold(wheres(n)))
-        kwargs = torch.fx.node.map_arg(node.kwargs, lambda n: _Hold(wheres(n)))
-        self._calls.append(partial(_evaluate, self._cells, cell.number, target, args, kwargs))
+        args, kwargs = _filled(node, self._hold)
+        call = partial(_evaluate, self._cells, cell.number, target, args, kwargs)
+        self._calls.append(call)
+        self._where[node] = cell
+        if isinstance(result, Tensor) and result.nbytes <= _COPIED_BYTES:
+            buffer = result.clone()
+            self._values[node] = self._where[node] = buffer
+            self._calls.append(partial(_keep, self._cells, cell.number, buffer))
+
+    def _hold(self, node: Node) -> _Hold:
+        return _Hold(self._where[node])
 
     def _free(self, node: Node) -> None:
         for used in node.all_input_nodes:
@@ -157,7 +165,7 @@ class _Lowering:
         """What gives the value of a node after ``compute``."""
         where = self._where[node]
         if isinstance(where, _Cell):
-            return partial(operator.getitem, self._cells, where.number)
+            return partial(_tensor_of, self._cells, where.number)
         assert isinstance(where, Tensor)
         return partial(_same, where)
 
@@ -182,6 +190,21 @@ class _Lowering:
         return self._kernels
 
 
+def _filled(
+    node: Node, value: Callable[[Node], object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    """The arguments of a node with every node replaced by its value."""
+
+    def fill(argument: object) -> object:
+        if isinstance(argument, Node):
+            return value(argument)
+        if isinstance(argument, list | tuple):
+            return [fill(item) for item in argument]
+        return argument
+
+    return tuple(map(fill, node.args)), {key: fill(arg) for key, arg in node.kwargs.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class _Hold:
     """An argument that is looked up when the call is made."""
@@ -198,6 +221,17 @@ def _evaluate(
 ) -> None:
     found = [_look(cells, arg) for arg in args]
     cells[number] = function(*found, **{name: _look(cells, arg) for name, arg in kwargs.items()})
+
+
+def _tensor_of(cells: list[object], number: int) -> Tensor:
+    value = cells[number]
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _keep(cells: list[object], number: int, buffer: Tensor) -> None:
+    buffer.copy_(_tensor_of(cells, number))
+    cells[number] = None
 
 
 def _look(cells: list[object], arg: object) -> object:

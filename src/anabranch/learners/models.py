@@ -159,9 +159,14 @@ def outputs_of(module: nn.Module, example: Tensor) -> int:
     return 1 if found.ndim == 1 else int(found.shape[1])
 
 
-def probe(input_shape: tuple[int, ...], vocabulary_size: int) -> Tensor:
-    """Two examples of zeros: numbers, or tokens for a text source."""
-    dtype = torch.int64 if vocabulary_size else torch.float32
+def reads_tokens(module: nn.Module) -> bool:
+    """Whether the module looks tokens up in a table, so that its examples are integers."""
+    return any(isinstance(layer, nn.Embedding | nn.EmbeddingBag) for layer in module.modules())
+
+
+def probe(input_shape: tuple[int, ...], tokens: bool) -> Tensor:
+    """Two examples of zeros."""
+    dtype = torch.int64 if tokens else torch.float32
     return torch.zeros((2, *input_shape), dtype=dtype)
 
 

@@ -72,6 +72,7 @@ class NumpyLearner:
             AnabranchError: AB-302 labels, AB-306 no examples, AB-308 shape of an example.
         """
         check_data(data, self._stack.sizes[0], self._loss, job.client)
+        data = Examples(data.x.astype(np.float32, copy=False), data.y)
         return self._train.train(start, data, job)
 
     def predict(self, vector: Vector, x: NDArray[np.generic]) -> NDArray[np.float32]:

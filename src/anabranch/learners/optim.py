@@ -75,7 +75,10 @@ class Descent(Generic[V]):
     ) -> None:
         self._clip = training.clip_norm
         self._optimizer = training.optimizer
-        self._rate, self._gradient, self._pull, self._parts = rate, gradient, pull, parts
+        self._rate = rate
+        self._gradient: V = gradient
+        self._pull: Pull[V] = pull
+        self._parts: Sequence[V] = parts
         self._gradients: list[V] = []
         start = 0
         for part in parts:
@@ -83,8 +86,8 @@ class Descent(Generic[V]):
             start += len(part)
         adam = isinstance(self._optimizer, Adam)
         momentum = isinstance(self._optimizer, SGD) and self._optimizer.momentum > 0
-        self._first = [zeros(g) for g in self._gradients] if adam or momentum else []
-        self._second = [zeros(g) for g in self._gradients] if adam else []
+        self._first: list[V] = [zeros(g) for g in self._gradients] if adam or momentum else []
+        self._second: list[V] = [zeros(g) for g in self._gradients] if adam else []
         self._steps = 0
 
     def step(self) -> None:

@@ -72,6 +72,7 @@ class TorchLearner:
         input_shape: of one example.
         initial: own rule for initial vectors (built-in models); None for the module's own.
         engine: ``auto`` takes the fastest that fits.
+        tokens: examples are integers (text); otherwise integers become float32.
         precision: ``bfloat16`` computes in bfloat16 with float32 parameters.
         device: where modules run; only the CPU is tested.
     """
@@ -85,11 +86,12 @@ class TorchLearner:
         *,
         initial: Callable[[Layout, int], Vector] | None = None,
         engine: EngineName = "auto",
+        tokens: bool = False,
         precision: Literal["float32", "bfloat16"] = "float32",
         device: str = "cpu",
     ) -> None:
         self._factory, self._plan, self._loss, self._initial = factory, plan, loss, initial
-        self._input_shape = input_shape
+        self._input_shape, self._tokens = input_shape, tokens
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._device = torch.device(device)
         self._module = seeded_module(factory, 0).to(self._device)
@@ -149,14 +151,19 @@ class TorchLearner:
             AnabranchError: AB-302 labels, AB-306 no examples, AB-308 shape of an example.
         """
         check_shape(data, self._input_shape, self._loss, job.client)
+        data = Examples(self._inputs(data.x), data.y)
         if self._engine is not self._eager and job.draws % _CHECK_ONE_IN == 0:
             self._check(start, data, job)
         try:
             return self._engine.train(start, data, job)
         except Refused as refused:
             self._engine = self._eager
-            self._report = EngineReport("eager", f"AB-310: {refused}")
+            self._report = EngineReport("eager", f"AB-312: {refused}")
             return self._eager.train(start, data, job)
+
+    def _inputs(self, x: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Examples in the type that the module reads."""
+        return x.astype(np.int64 if self._tokens else np.float32, copy=False)
 
     def _check(self, start: Vector, data: Examples, job: TrainingJob) -> None:
         """Compare one plain step with the reference; a mismatch ends the use of the engine."""
@@ -188,8 +195,10 @@ class TorchLearner:
         rows = chunk_rows(int(np.prod(self._input_shape)))
         with torch.no_grad():
             for start in range(0, len(x), rows):
-                part = torch.from_numpy(np.array(x[start : start + rows])).to(self._device)
-                outputs = functional_call(self._evaluated, self._flat.views, (part,))
+                part = torch.from_numpy(self._inputs(np.array(x[start : start + rows])))
+                outputs = functional_call(
+                    self._evaluated, self._flat.views, (part.to(self._device),)
+                )
                 found = outputs.float().reshape(len(part), -1).cpu()
                 result[start : start + rows] = found.numpy()
         return result
