@@ -21,7 +21,7 @@ from anabranch.data import (
     statistic_sections,
     vocabulary_sections,
 )
-from anabranch.data.statistics import wide_sum
+from anabranch.data.statistics import wide_sum, withhold_small
 from anabranch.errors import AnabranchError
 from anabranch.updates import Total
 
@@ -134,6 +134,17 @@ def test_small_statistics_are_withheld_and_named() -> None:
         [-1.2000000476837158, 1, 0, 1, 0],
         [0, 0, 0, 0, 0],
     ]
+
+
+@pytest.mark.parametrize("min_count", [1, 2, 3, 4])
+def test_withheld_sums_are_gone_and_change_nothing(min_count: int) -> None:
+    total = total_of(SCHEMA, [FIRST, SECOND])
+    released = withhold_small(SCHEMA, total, min_count)
+    rules = PreprocessRules(min_count=min_count)
+    assert fit_preprocessor(SCHEMA, released, rules) == fit_preprocessor(SCHEMA, total, rules)
+    for name in ("known_subjects", "unknown_subjects", "code_subjects"):
+        assert all(value == 0 or value >= min_count for value in released.sums[name])
+    assert bool(wide_sum(released, "sum").any()) == (min_count <= 3)
 
 
 def test_minimum_counts_are_of_subjects_not_of_rows() -> None:

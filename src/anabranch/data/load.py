@@ -28,7 +28,7 @@ from anabranch.data.schema import DataSchema
 from anabranch.data.sources import open_source
 from anabranch.data.sources.base import Pool
 from anabranch.data.split import split_generator, train_test
-from anabranch.data.statistics import local_statistics, statistic_sections
+from anabranch.data.statistics import local_statistics, statistic_sections, withhold_small
 from anabranch.data.table import Table
 from anabranch.data.vocabulary import fit_vocabulary, local_vocabulary, vocabulary_sections
 from anabranch.errors import AnabranchError
@@ -188,6 +188,7 @@ def _from_table(
         table = table.closed(table.schema.with_codes(codes))
         releases.append(StatisticRelease("vocabulary of columns without codes", total))
     total = _statistics(table, parts.train, names)
+    total = withhold_small(table.schema, total, rules.min_count)
     preprocessor = fit_preprocessor(table.schema, total, rules)
     releases.append(
         StatisticRelease("column statistics of training rows", total, preprocessor.withheld)

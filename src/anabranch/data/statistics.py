@@ -17,7 +17,13 @@ from anabranch.data.table import Table
 from anabranch.updates.sections import Kind, Section, Sections, Statistics, Update, Weighting
 from anabranch.updates.total import Total
 
-__all__ = ["code_places", "local_statistics", "statistic_sections", "wide_sum"]
+__all__ = [
+    "code_places",
+    "local_statistics",
+    "statistic_sections",
+    "wide_sum",
+    "withhold_small",
+]
 
 _QUANTA = (2.0**24, 2.0**-8, 2.0**-40)
 """A sum travels as three parts on quanta 2^32 apart. Each part stays in the fold's exact range for
@@ -72,6 +78,26 @@ def local_statistics(schema: DataSchema, table: Table) -> Update:
 def wide_sum(total: Total, name: str) -> Statistics:
     """The sum of ``sum`` or ``squares`` over all clients, put together from its parts."""
     return total.sums[f"{name}_0"] + total.sums[f"{name}_1"] + total.sums[f"{name}_2"]
+
+
+def withhold_small(schema: DataSchema, total: Total, min_count: int) -> Total:
+    """The total with 0 wherever fewer than ``min_count`` subjects contribute.
+
+    This is primary suppression: the number of rows minus a large count may still tell a small one.
+    A preprocessor fitted on the result is the one fitted on ``total``.
+    """
+    sums = {name: values.copy() for name, values in total.sums.items()}
+    few = sums["known_subjects"] < min_count
+    sums["known_rows"][few] = sums["known_subjects"][few] = 0.0
+    sums["unknown_subjects"][sums["unknown_subjects"] < min_count] = 0.0
+    if "code_rows" in sums:
+        rare = sums["code_subjects"] < min_count
+        sums["code_rows"][rare] = sums["code_subjects"][rare] = 0.0
+    measured = [place for place, c in enumerate(schema.columns) if c.type != "category"]
+    for name in sums:
+        if name.startswith(("sum_", "squares_")):
+            sums[name][few[measured]] = 0.0
+    return Total(total.sections, sums, total.contributors)
 
 
 def code_places(schema: DataSchema) -> dict[str, slice]:
