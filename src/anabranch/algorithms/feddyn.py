@@ -58,8 +58,8 @@ class FedDyn(Algorithm):
     """Damping of the server's whole step, mean update and -h/alpha alike; the paper has 1. Times
     the plan's server schedule."""
     alpha: float = Field(default=0.1, gt=0, json_schema_extra={"unit": "1 / learning rate"})
-    """Strength of the regulariser; try 0.001, 0.01, 0.1. Small values react fast and can make h grow
-    without bound."""
+    """Strength of the regulariser; try 0.001, 0.01, 0.1. Small values react fast and can make h
+    grow without bound."""
 
     def requirement(self) -> Requirement:
         return Requirement(uniform_mean=True, client_memory=True)

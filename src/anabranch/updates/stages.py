@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -134,6 +134,22 @@ class Pipeline:
     """Compiled stages; the identity when there are none."""
 
     stages: tuple[Stage, ...] = ()
+    # Who has which half, found once: asking a protocol costs more than clipping a small model.
+    _encode: tuple[tuple[str, Encodes], ...] = field(init=False, repr=False, compare=False)
+    _decode_one: tuple[DecodesOne, ...] = field(init=False, repr=False, compare=False)
+    _decode_sum: tuple[DecodesSum, ...] = field(init=False, repr=False, compare=False)
+    _release: tuple[Releases, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        backwards = self.stages[::-1]
+        halves = {
+            "_encode": tuple((f"{s.name}.", s) for s in self.stages if isinstance(s, Encodes)),
+            "_decode_one": tuple(s for s in backwards if isinstance(s, DecodesOne)),
+            "_decode_sum": tuple(s for s in backwards if isinstance(s, DecodesSum)),
+            "_release": tuple(s for s in self.stages if isinstance(s, Releases)),
+        }
+        for name, value in halves.items():
+            object.__setattr__(self, name, value)
 
     def memory(self, sections: Sections) -> tuple[Section, ...]:
         """Everything that the stages keep at a client, names prefixed by their stage."""
@@ -148,33 +164,28 @@ class Pipeline:
     ) -> tuple[Update, dict[str, Vector]]:
         """All client halves in order; returns the update and the new memory."""
         kept: dict[str, Vector] = {}
-        for stage in self.stages:
-            if isinstance(stage, Encodes):
-                prefix = f"{stage.name}."
-                own = {k.removeprefix(prefix): v for k, v in memory.items() if k.startswith(prefix)}
-                update, own_after = stage.encode(update, own, context)
-                kept.update({prefix + name: value for name, value in own_after.items()})
+        for prefix, stage in self._encode:
+            own = {k.removeprefix(prefix): v for k, v in memory.items() if k.startswith(prefix)}
+            update, own_after = stage.encode(update, own, context)
+            kept.update({prefix + name: value for name, value in own_after.items()})
         return update, kept
 
     def decode_one(self, update: Update) -> Update:
         """All per-update server halves, last stage first."""
-        for stage in reversed(self.stages):
-            if isinstance(stage, DecodesOne):
-                update = stage.decode_one(update)
+        for stage in self._decode_one:
+            update = stage.decode_one(update)
         return update
 
     def decode_sum(self, total: Total) -> Total:
         """All server halves on the sum, last stage first."""
-        for stage in reversed(self.stages):
-            if isinstance(stage, DecodesSum):
-                total = stage.decode_sum(total)
+        for stage in self._decode_sum:
+            total = stage.decode_sum(total)
         return total
 
     def release(self, total: Total, round_: int) -> Total:
         """All release halves in order."""
-        for stage in self.stages:
-            if isinstance(stage, Releases):
-                total = stage.release(total, round_)
+        for stage in self._release:
+            total = stage.release(total, round_)
         return total
 
     @property
