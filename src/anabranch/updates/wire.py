@@ -6,7 +6,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from anabranch.errors import AnabranchError
-from anabranch.updates.sections import Kind, Sections, Update
+from anabranch.updates.sections import Sections, Update
 
 __all__ = ["pack", "unpack"]
 
@@ -38,18 +38,12 @@ def unpack(payload: bytes, sections: Sections, client: str) -> Update:
             fix="use the same software version at the client and the coordinator.",
             kept="The update was refused; the round goes on.",
         ) from error
-    scalars = {s.name: float(tensors[s.name][0]) for s in sections.scalars if s.name in tensors}
-    vectors = {name: value for name, value in tensors.items() if name not in scalars}
-    update = Update(vectors, scalars)
+    scalars = {}
+    for section in sections.scalars:
+        number = tensors.get(section.name)
+        # Anything else stays among the arrays, where the check below refuses it.
+        if number is not None and number.shape == (1,) and number.dtype == np.float64:
+            scalars[section.name] = float(tensors.pop(section.name)[0])
+    update = Update(tensors, scalars)
     update.check(sections, client)
-    for section in sections.vectors:
-        wanted = np.float32 if section.kind is Kind.VECTOR else np.float64
-        if vectors[section.name].dtype != wanted:
-            raise AnabranchError(
-                "AB-501",
-                f"client {client!r}: section {section.name!r} is "
-                f"{vectors[section.name].dtype}, declared is {np.dtype(wanted)}.",
-                fix="use the same software version at the client and the coordinator.",
-                kept="The update was refused; the round goes on.",
-            )
     return update
