@@ -82,12 +82,20 @@ def _learnt(plan: Plan) -> Iterator[str]:
     )
     if model.keep_local:
         yield f"Kept at each client: parameters {', '.join(model.keep_local)}."
+    if model.normalisation != "refuse":
+        words = {"local": "stay at each client", "average": "are averaged like parameters"}
+        yield f"Batch normalisation: its running statistics {words[model.normalisation]}."
     if model.freeze:
         yield f"Never changed: parameters {', '.join(model.freeze)}."
 
 
 def _data_words(plan: Plan) -> str:
-    return str(getattr(plan.data, "source", "of the clients"))
+    data = plan.data
+    partition = data.partition
+    if partition is None or partition.kind == "natural":
+        return data.source
+    fields = _fields(partition.model_dump())
+    return f"{data.source}, divided artificially ({partition.kind}: {fields})"
 
 
 def _taking_part(plan: Plan, facts: Facts) -> Iterator[str]:
@@ -209,7 +217,8 @@ def _staying(plan: Plan) -> Iterator[str]:
     if kept:
         yield f"Between rounds, {'; '.join(kept)}."
     else:
-        yield "Clients keep nothing between rounds."
+        may = "keep nothing" if plan.clients.memory else "keep nothing, and must not be asked to,"
+        yield f"Clients {may} between rounds."
 
 
 def _measured(plan: Plan) -> Iterator[str]:

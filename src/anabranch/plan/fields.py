@@ -171,7 +171,7 @@ def range_text(metadata: tuple[object, ...]) -> str:
     """
     flat = [inner for m in metadata for inner in (m.metadata if isinstance(m, FieldInfo) else [m])]
     parts = [
-        f"{sign} {getattr(item, kind.__name__.lower()):g}"
+        f"{sign} {getattr(item, kind.__name__.lower())}"
         for item in flat
         for kind, sign in _SIGNS.items()
         if isinstance(item, kind)

@@ -103,7 +103,8 @@ def _rows(fields: dict[str, FieldInfo]) -> Iterator[str]:
 
 def _meanings(fields: dict[str, FieldInfo]) -> Iterator[str]:
     for name, field in fields.items():
-        yield f"- `{name}`: {' '.join((field.description or '').split())}"
+        words = " ".join((field.description or "").split())
+        yield f"- `{name}`: {words.replace('``', '`')}"
 
 
 def _default(field: FieldInfo) -> str:
@@ -119,4 +120,5 @@ def _default(field: FieldInfo) -> str:
 
 
 def _first_line(value: type[Value]) -> str:
-    return " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
+    text = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
+    return text.replace("``", "`")
