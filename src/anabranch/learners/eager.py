@@ -42,7 +42,7 @@ class EagerEngine:
     def train(self, start: Vector, data: Examples, job: TrainingJob) -> LocalResult:
         """Train from ``start``; see `Learner.train`."""
         flat = self._flat
-        flat.w.copy_(torch.from_numpy(np.ascontiguousarray(start)))
+        flat.w.copy_(torch.from_numpy(np.require(start, np.float32, ["C", "W"])))
         for buffer, value in zip(self._counters, self._counts, strict=True):
             buffer.copy_(value)  # counters of normalisation layers start over for each client
         descent = make_descent(flat, start, job)

@@ -203,6 +203,15 @@ class TorchLearner:
                 result[start : start + rows] = found.numpy()
         return result
 
+    def module(self, vector: Vector) -> nn.Module:
+        """A new module with the parameters in ``vector``, in evaluation mode."""
+        module = seeded_module(self._factory, 0).eval()
+        state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        with torch.no_grad():
+            for name, value in self._layout.views(vector).items():
+                state[name].copy_(torch.from_numpy(value.copy()))
+        return module
+
 
 def seeded_module(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A new module whose random initial values depend on ``seed`` alone."""
