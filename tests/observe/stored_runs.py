@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from anabranch.coordinator.notes import (
+    card_note,
+    evaluation_note,
+    limits_note,
+    model_note,
+)
 from anabranch.coordinator.store import (
     ReleaseEntry,
     RoundRecord,
@@ -13,13 +19,6 @@ from anabranch.coordinator.store import (
 )
 from anabranch.data.federation import Card
 from anabranch.observe.events import EvaluationDone, LimitCheck
-from anabranch.observe.notes import (
-    card_note,
-    evaluation_note,
-    fleet_note,
-    limits_note,
-    model_note,
-)
 
 TRUST = "the coordinator can read every update; no differential privacy"
 CARD = Card(
@@ -57,7 +56,7 @@ def store_run(store: Store, seed: int = 0, epochs: int = 2, auc: float = 0.7) ->
     run_id = store.create_run(record)
     with store.session(run_id) as session:
         session.commit([RoundRecord(0, state=_state())])
-        session.note(card_note(CARD), fleet_note(2, {"a": 30, "b": 20}))
+        session.note(card_note(CARD))
         session.commit([_full(1, auc - 0.1), _late(2), _failed(3)])
         for what, value in (("final", auc), ("local_only", auc - 0.05), ("pooled", auc + 0.01)):
             session.note(evaluation_note(_evaluation(what, value)))

@@ -59,6 +59,12 @@ def test_plain_lines_tell_the_story() -> None:
     assert len(lines) == 9
 
 
+def test_clients_measured_one_by_one_are_shown_as_their_mean() -> None:
+    clients = {"a": {"auc": 0.8}, "b": {"auc": 0.6}, "c": {"loss": 1.0}}
+    done = RoundCommitted(1, "complete", {"auc": 0.9, "loss": 1.0}, clients, cohort=3)
+    assert plain((STORY[0], done))[2].startswith("round 1/3  mean AUC 0.7000  0 of 3")
+
+
 def test_plain_lines_are_rare_but_failures_and_the_last_round_are_told() -> None:
     lines = plain(STORY, every=3600.0)
     assert [line.split()[1] for line in lines if line.startswith("round ")] == ["2:", "2/3", "3/3"]

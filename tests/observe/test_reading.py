@@ -16,7 +16,7 @@ from anabranch.coordinator.store import Store, StoredEvent
 from anabranch.errors import AnabranchError
 from anabranch.observe.compare import common_metric, compare, plan_differences
 from anabranch.observe.export import clients_csv, events_jsonl, rounds_csv, run_json
-from anabranch.observe.notes import cards_of, evaluations_of, fleet_of, limits_of, model_of
+from anabranch.observe.notes import cards_of, evaluations_of, limits_of, model_of
 from anabranch.observe.reading import read_run
 from anabranch.observe.report import write_report
 from anabranch.observe.tables import client_rows
@@ -81,14 +81,12 @@ def test_the_last_note_counts_and_malformed_ones_are_left_out() -> None:
         StoredEvent("limits", "", details={"limits": "none"}),
         StoredEvent("evaluation", "", details={"what": "final", "metrics": {"auc": 1}}),
         StoredEvent("evaluation", "", details={"what": "final", "metrics": {"auc": 0.5, "x": "y"}}),
-        StoredEvent("card", "", details={"title": "t", "rows": [["a", "b"], ["broken"], 3]}),
-        StoredEvent("fleet", "", details={"clients": "many"}),
+        StoredEvent("card", "", details={"title": "t", "licence": "b", "origin": 3, "notes": [1]}),
         StoredEvent("model", "", details={}),
     ]
     assert limits_of(events) == ()
     assert evaluations_of(events)["final"].metrics == {"auc": 0.5}
-    assert cards_of(events)[0].rows == (("a", "b"),)
-    assert fleet_of(events) == (0, {})
+    assert cards_of(events)[0].rows == (("licence", "b"),)
     assert model_of(events) == ("", "")
 
 

@@ -81,7 +81,7 @@ def exit_by(views: Sequence[RunView]) -> None:
 
 def print_clients(views: Sequence[RunView], metric: str | None = None) -> None:
     """The table of clients: federated, local only, pooled, gain; with intervals over repeats."""
-    from anabranch.observe.tables import client_rows
+    from anabranch.observe.tables import client_rows, mean_row
     from anabranch.observe.words import metric_name
 
     metric = metric if metric is not None else views[0].shown_metric
@@ -93,7 +93,9 @@ def print_clients(views: Sequence[RunView], metric: str | None = None) -> None:
     header += ["pooled"] if any(row.pooled for row in rows) else []
     header += ["gain over local"] if any(row.gain for row in rows) else []
     repeats = f", mean over {len(views)} seeds [95 % interval]" if len(views) > 1 else ""
+    mean = mean_row(views, metric)
     cells = [_cells(row, header) for row in rows[:_MOST_ROWS]]
+    cells += [] if mean is None else [_cells(mean, header)]
     print_table(header, cells, f"{metric_name(metric)} by client{repeats}")
     if len(rows) > _MOST_ROWS:
         say(f"... and {len(rows) - _MOST_ROWS} more clients; the report has all of them.")

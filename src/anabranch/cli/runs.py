@@ -137,17 +137,21 @@ def _print_facts(view: RunView, state: str) -> None:
 def compare_runs(
     runs: Annotated[list[str], typer.Argument(help="Two runs or more.", metavar="RUN...")],
     metric: Annotated[str | None, typer.Option("--metric", help="Compare by this one.")] = None,
+    mean: Annotated[
+        bool, typer.Option("--mean", help="The mean over clients, not all examples together.")
+    ] = False,
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Runs by metric; those that differ in their seed only are repeats of one plan."""
     from anabranch.observe.compare import common_metric, compare
     from anabranch.observe.reading import read_run
+    from anabranch.observe.view import mean_over_clients, overall
 
     with opened_store(store) as opened:
         views = [read_run(opened, chosen_run(opened, run), clients=False) for run in runs]
     chosen = common_metric(views, metric)
-    variants = compare(views, chosen)
+    variants = compare(views, chosen, mean_over_clients if mean else overall)
     if as_json:
         print_json({"metric": chosen, "variants": [asdict(variant) for variant in variants]})
     else:

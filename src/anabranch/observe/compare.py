@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from anabranch.errors import AnabranchError
 from anabranch.observe.intervals import Estimate, bootstrap_mean
-from anabranch.observe.view import EvaluationView, RunView, headline_metric, higher_is_better
+from anabranch.observe.view import (
+    EvaluationView,
+    RunView,
+    headline_metric,
+    higher_is_better,
+    overall,
+)
 
 __all__ = [
     "Difference",
+    "Measure",
     "Variant",
     "are_repeats",
     "common_metric",
     "compare",
     "plan_differences",
-    "value_of",
 ]
+
+Measure: TypeAlias = Callable[[EvaluationView, str], float | None]
+"""One number for an evaluation and a metric's name."""
 
 _PRIVATE_TO_A_RUN = ("seed", "runtime.", "name", "data.split_repeat")
 """Keys in which repeats of one plan may differ."""
@@ -63,14 +73,6 @@ def plan_differences(left: RunView, right: RunView) -> tuple[Difference, ...]:
     return tuple(Difference(key, a, b) for key, a, b in pairs if a != b)
 
 
-def value_of(evaluation: EvaluationView, metric: str) -> float | None:
-    """The metric over everybody, else the unweighted mean over the clients that have it."""
-    if metric in evaluation.metrics:
-        return evaluation.metrics[metric]
-    values = [m[metric] for m in evaluation.clients.values() if metric in m]
-    return sum(values) / len(values) if values else None
-
-
 def common_metric(views: Sequence[RunView], wanted: str | None = None) -> str:
     """The metric to compare by: ``wanted``, else the usual one of those that every run has.
 
@@ -93,18 +95,21 @@ def common_metric(views: Sequence[RunView], wanted: str | None = None) -> str:
     return found
 
 
-def compare(views: Sequence[RunView], metric: str) -> tuple[Variant, ...]:
+def compare(
+    views: Sequence[RunView], metric: str, measure: Measure = overall
+) -> tuple[Variant, ...]:
     """One row for each plan, in the order of the first run of each.
 
     Args:
         views: the runs; those whose plans differ in seed and runtime only are repeats.
         metric: as `common_metric` chose it.
+        measure: how a run's evaluation becomes one number: `overall` or `mean_over_clients`.
     """
     groups: list[list[RunView]] = []
     for view in views:
         same = next((g for g in groups if are_repeats(g[0], view)), None)
         groups.append([view]) if same is None else same.append(view)
-    return tuple(_variant(group, groups[0], metric) for group in groups)
+    return tuple(_variant(group, groups[0], measure, metric) for group in groups)
 
 
 def are_repeats(left: RunView, right: RunView) -> bool:
@@ -116,14 +121,16 @@ def _identity(plan: Mapping[str, object]) -> Mapping[str, object]:
     return {k: v for k, v in plan.items() if not k.startswith(_PRIVATE_TO_A_RUN)}
 
 
-def _variant(group: Sequence[RunView], first: Sequence[RunView], metric: str) -> Variant:
-    values = [v for v in (value_of(view.result, metric) for view in group) if v is not None]
+def _variant(
+    group: Sequence[RunView], first: Sequence[RunView], measure: Measure, metric: str
+) -> Variant:
+    values = [v for v in (measure(view.result, metric) for view in group) if v is not None]
     return Variant(
         label=_label(group[0], first[0]),
         runs=tuple(view.run_id for view in group),
         seeds=tuple(map(_seed, group)),
         metric=bootstrap_mean(values),
-        advantage=None if group is first else _advantage(group, first, metric),
+        advantage=None if group is first else _advantage(group, first, measure, metric),
         rounds=max((view.rounds[-1].number for view in group if view.rounds), default=0),
         seconds=sum(view.seconds for view in group) / len(group),
     )
@@ -138,12 +145,14 @@ def _label(view: RunView, first: RunView) -> str:
     return f"{', '.join(words)}{more}" or view.name
 
 
-def _advantage(group: Sequence[RunView], first: Sequence[RunView], metric: str) -> Estimate | None:
+def _advantage(
+    group: Sequence[RunView], first: Sequence[RunView], measure: Measure, metric: str
+) -> Estimate | None:
     sign = 1.0 if higher_is_better(metric) else -1.0
-    base = {_seed(view): value_of(view.result, metric) for view in first}
+    base = {_seed(view): measure(view.result, metric) for view in first}
     differences = []
     for view in group:
-        mine, theirs = value_of(view.result, metric), base.get(_seed(view))
+        mine, theirs = measure(view.result, metric), base.get(_seed(view))
         if mine is not None and theirs is not None:
             differences.append(sign * (mine - theirs))
     return bootstrap_mean(differences) if differences else None

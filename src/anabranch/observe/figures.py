@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anabranch.observe.compare import Measure
 from anabranch.observe.events import Metrics
 from anabranch.observe.svg import MUTED, SERIES, drawing
 from anabranch.observe.tables import ClientRow, client_rows
-from anabranch.observe.view import EvaluationView, RoundView, RunView, higher_is_better
+from anabranch.observe.view import (
+    EvaluationView,
+    RoundView,
+    RunView,
+    higher_is_better,
+    mean_over_clients,
+    overall,
+)
 from anabranch.observe.words import (
     bytes_in_words,
     metric_in_words,
@@ -81,11 +89,16 @@ def pictures(view: RunView, repeats: Sequence[RunView] = ()) -> tuple[Picture, .
 def convergence(view: RunView) -> Picture | None:
     """The metric by round, the band of clients from p10 to p90, and the reference lines."""
     metric = view.shown_metric
-    curve = _curve(view.evaluated, metric) if metric else ()
-    if metric is None or not curve:
+    if metric is None:
+        return None
+    measured = [r.evaluation for r in view.evaluated]
+    by_client = all(mean_over_clients(evaluation, metric) is not None for evaluation in measured)
+    measure = mean_over_clients if by_client else overall
+    curve = _curve(view.evaluated, metric, measure)
+    if not curve:
         return None
     bands = _bands(view.evaluated, metric)
-    references = _references(view, metric)
+    references = _references(view, metric, measure)
 
     def draw(axes: Axes) -> None:
         if bands:
@@ -102,7 +115,8 @@ def convergence(view: RunView) -> Picture | None:
 
     band = " The band spans the 10th to the 90th percentile of the clients." if bands else ""
     lines = "".join(f" {label}: {metric_in_words(value)}." for label, value in references)
-    caption = f"{metric_name(metric)} on held-out examples after each round.{band}"
+    what = "Mean over clients of the" if by_client else "The"
+    caption = f"{what} {metric_name(metric)} on held-out examples after each round.{band}"
     first, last = curve[0], curve[-1]
     said = (
         f"{metric_name(metric)} goes from {metric_in_words(first[1])} in round {first[0]} to "
@@ -126,19 +140,11 @@ def _end_labels(axes: Axes, labels: Sequence[tuple[str, float]]) -> None:
     axes.set_ylim(low, high)
 
 
-def _curve(rounds: Iterable[RoundView], metric: str) -> tuple[tuple[int, float], ...]:
-    """(round, value): the global metric, else the mean over clients."""
-    points = ((r.number, _overall(r.evaluation, metric)) for r in rounds)
+def _curve(
+    rounds: Iterable[RoundView], metric: str, measure: Measure
+) -> tuple[tuple[int, float], ...]:
+    points = ((r.number, measure(r.evaluation, metric)) for r in rounds if r.evaluation)
     return tuple((number, value) for number, value in points if value is not None)
-
-
-def _overall(evaluation: EvaluationView | None, metric: str) -> float | None:
-    if evaluation is None:
-        return None
-    if metric in evaluation.metrics:
-        return evaluation.metrics[metric]
-    values = _client_values(evaluation, metric)
-    return float(np.mean(values)) if values else None
 
 
 def _client_values(evaluation: EvaluationView, metric: str) -> list[float]:
@@ -160,9 +166,9 @@ def _bands(rounds: Iterable[RoundView], metric: str) -> list[tuple[int, float, f
     return bands
 
 
-def _references(view: RunView, metric: str) -> list[tuple[str, float]]:
+def _references(view: RunView, metric: str, measure: Measure) -> list[tuple[str, float]]:
     named = (("local only", view.local_only), ("pooled", view.pooled))
-    values = ((label, _overall(evaluation, metric)) for label, evaluation in named)
+    values = ((label, measure(e, metric)) for label, e in named if e is not None)
     return [(label, value) for label, value in values if value is not None]
 
 

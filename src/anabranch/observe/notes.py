@@ -1,49 +1,34 @@
-"""What is known of a run beside its rounds, as notes in its log: written once, read by reports.
+"""Reading the notes in a run's log: baselines, final evaluation, data cards, limits, model.
 
-Baselines, the evaluation of the final model, provenance cards, limits and the place of the model
-belong to no round. Each is one `StoredEvent` with machine-readable details; of several notes about
-the same thing the last one counts, so that a resumed run may write them again.
+`anabranch.coordinator.notes` writes them. Of several notes about the same thing the last one
+counts, because a resumed run may write them again. What is malformed is left out, not guessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from anabranch.coordinator.notes import CARD, EVALUATION, LIMITS, MODEL
 from anabranch.coordinator.store.records import Json, StoredEvent
-from anabranch.data.federation import Card
-from anabranch.observe.events import EvaluationDone, LimitCheck
+from anabranch.observe.events import LimitCheck
 from anabranch.observe.view import CardView, EvaluationView
-from anabranch.observe.words import metric_in_words
 
-__all__ = [
-    "card_note",
-    "cards_of",
-    "evaluation_note",
-    "evaluations_of",
-    "fleet_note",
-    "fleet_of",
-    "limits_note",
-    "limits_of",
-    "model_note",
-    "model_of",
-]
+__all__ = ["cards_of", "evaluations_of", "limits_of", "model_of"]
 
-
-def evaluation_note(event: EvaluationDone) -> StoredEvent:
-    """The note of an evaluation outside the rounds: ``final``, ``local_only`` or ``pooled``."""
-    shown = ", ".join(f"{name} {metric_in_words(v)}" for name, v in event.metrics.items())
-    details: dict[str, Json] = {
-        "what": event.what,
-        "metrics": dict(event.metrics),
-        "clients": {client: dict(metrics) for client, metrics in event.clients.items()},
-        "examples": dict(event.examples),
-    }
-    text = f"{event.what.replace('_', ' ')}: {shown or 'measured by client'}"
-    return StoredEvent("evaluation", text, details=details)
+_CARD_LABELS = {
+    "name": "source",
+    "origin": "origin",
+    "licence": "licence",
+    "citation": "citation",
+    "partition": "partition",
+    "personal": "rows describe persons",
+    "sha256": "SHA-256",
+    "notes": "notes",
+}
 
 
 def evaluations_of(events: Iterable[StoredEvent]) -> dict[str, EvaluationView]:
-    """The evaluations noted, by what was evaluated."""
+    """The evaluations noted: ``final``, ``local_only``, ``pooled``."""
     return {
         _text(note.details.get("what")): EvaluationView(
             _numbers(note.details.get("metrics")),
@@ -51,49 +36,29 @@ def evaluations_of(events: Iterable[StoredEvent]) -> dict[str, EvaluationView]:
             {c: int(n) for c, n in _numbers(note.details.get("examples")).items()},
         )
         for note in events
-        if note.kind == "evaluation"
+        if note.kind == EVALUATION
     }
-
-
-def card_note(card: Card) -> StoredEvent:
-    """The note of a data source's provenance card."""
-    rows = [
-        ("source", card.name),
-        ("origin", card.origin),
-        ("licence", card.licence),
-        ("citation", card.citation),
-        ("partition", card.partition),
-        ("rows describe persons", "yes" if card.personal else "no"),
-        ("sha256", card.sha256),
-        *(("note", note) for note in card.notes),
-    ]
-    details: dict[str, Json] = {"title": card.title, "rows": [list(row) for row in rows]}
-    return StoredEvent("card", f"data: {card.title}", details=details)
 
 
 def cards_of(events: Iterable[StoredEvent]) -> tuple[CardView, ...]:
-    """The cards noted, each title once, empty lines left out."""
-    cards = {
-        _text(note.details.get("title")): note.details.get("rows")
-        for note in events
-        if note.kind == "card"
-    }
-    return tuple(CardView(title, _pairs(rows)) for title, rows in cards.items())
-
-
-def limits_note(limits: Sequence[LimitCheck]) -> StoredEvent:
-    """The note of the plan's limits and what was measured."""
-    missed = [check.name for check in limits if not check.met]
-    checks: list[Json] = [
-        {"name": c.name, "wanted": c.wanted, "measured": c.measured, "met": c.met} for c in limits
-    ]
-    text = f"limits missed: {', '.join(missed)}" if missed else "all limits are met"
-    return StoredEvent("limits", text, details={"limits": checks})
+    """The provenance cards noted, each title once, empty lines left out."""
+    cards = {_text(note.details.get("title")): note.details for note in events if note.kind == CARD}
+    return tuple(
+        CardView(
+            title,
+            tuple(
+                (label, words)
+                for key, label in _CARD_LABELS.items()
+                if (words := _in_words(details.get(key)))
+            ),
+        )
+        for title, details in cards.items()
+    )
 
 
 def limits_of(events: Iterable[StoredEvent]) -> tuple[LimitCheck, ...]:
-    """The limits as noted last."""
-    notes = [note for note in events if note.kind == "limits"]
+    """The plan's limits as checked last."""
+    notes = [note for note in events if note.kind == LIMITS]
     checks = notes[-1].details.get("limits") if notes else ()
     return tuple(
         LimitCheck(
@@ -106,30 +71,18 @@ def limits_of(events: Iterable[StoredEvent]) -> tuple[LimitCheck, ...]:
     )
 
 
-def model_note(path: str, sha256: str) -> StoredEvent:
-    """The note of the final model's file."""
-    return StoredEvent("model", f"final model: {path}", details={"path": path, "sha256": sha256})
-
-
 def model_of(events: Iterable[StoredEvent]) -> tuple[str, str]:
     """Path and SHA-256 of the final model as noted last; empty when there is none."""
-    notes = [note.details for note in events if note.kind == "model"]
+    notes = [note.details for note in events if note.kind == MODEL]
     return (_text(notes[-1].get("path")), _text(notes[-1].get("sha256"))) if notes else ("", "")
 
 
-def fleet_note(clients: int, test_examples: Mapping[str, int]) -> StoredEvent:
-    """The note of who takes part: how many clients, and the test examples of each."""
-    details: dict[str, Json] = {"clients": clients, "test_examples": dict(test_examples)}
-    return StoredEvent("fleet", f"{clients} clients", details=details)
-
-
-def fleet_of(events: Iterable[StoredEvent]) -> tuple[int, Mapping[str, int]]:
-    """Number of clients and test examples of each as noted last; 0 and nothing when unknown."""
-    notes = [note.details for note in events if note.kind == "fleet"]
-    if not notes:
-        return 0, {}
-    counts = _numbers(notes[-1].get("test_examples"))
-    return int(_number(notes[-1].get("clients")) or 0), {c: int(n) for c, n in counts.items()}
+def _in_words(value: Json) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    return " ".join(_text(entry) for entry in _list(value))
 
 
 def _text(value: Json) -> str:
@@ -151,9 +104,3 @@ def _list(value: Json) -> Sequence[Json]:
 def _numbers(value: Json) -> dict[str, float]:
     measured = {name: _number(entry) for name, entry in _table(value).items()}
     return {name: number for name, number in measured.items() if number is not None}
-
-
-def _pairs(value: Json) -> tuple[tuple[str, str], ...]:
-    rows = [_list(row) for row in _list(value)]
-    pairs = [(_text(row[0]), _text(row[1])) for row in rows if len(row) == 2]
-    return tuple(pair for pair in pairs if pair[1])

@@ -16,13 +16,12 @@ from anabranch.observe.events import (
     EvaluationDone,
     Event,
     Listener,
-    Metrics,
     RoundCommitted,
     RunEnded,
     RunStarted,
 )
-from anabranch.observe.view import headline_metric
-from anabranch.observe.words import metric_in_words, seconds_in_words
+from anabranch.observe.view import EvaluationView, headline_metric, mean_over_clients
+from anabranch.observe.words import metric_in_words, metric_name, seconds_in_words
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -82,7 +81,7 @@ class PlainProgress:
         if isinstance(event, ClientTrouble):
             return trouble_line(event)
         if isinstance(event, EvaluationDone):
-            return f"{event.what.replace('_', ' ')}: {_shown(event.metrics, self._metric)}"
+            return f"{event.what.replace('_', ' ')}: {_shown(event, self._metric)}"
         return ending(event)
 
     def _round(self, event: RoundCommitted) -> str:
@@ -96,7 +95,7 @@ class PlainProgress:
         parts = [
             f"round {event.round}/{self._rounds}",
             "failed" if event.outcome == "failed" else "",
-            _shown(event.metrics, self._metric),
+            _shown(event, self._metric),
             f"{event.contributors} of {event.cohort} clients",
             f"about {seconds_in_words(left)} left" if not last else "",
         ]
@@ -123,7 +122,7 @@ class RichProgress:
         elif isinstance(event, ClientTrouble):
             self._say(trouble_line(event), "yellow")
         elif isinstance(event, EvaluationDone):
-            self._say(f"{event.what.replace('_', ' ')}: {_shown(event.metrics, self._metric)}")
+            self._say(f"{event.what.replace('_', ' ')}: {_shown(event, self._metric)}")
         else:
             self._say(ending(event), "bold")
 
@@ -134,16 +133,22 @@ class RichProgress:
             return
         self._bar.update(self._task, completed=event.round)
         if event.metrics:
-            self._bar.update(self._task, metric=_shown(event.metrics, self._metric))
+            self._bar.update(self._task, metric=_shown(event, self._metric))
 
     def _say(self, text: str, style: str = "") -> None:
         # Names of clients and plans are not markup.
         self._bar.console.print(text, style=style or None, markup=False, highlight=False)
 
 
-def _shown(metrics: Metrics, wanted: str | None) -> str:
-    name = headline_metric(metrics, wanted)
-    return "" if name is None else f"{name} {metric_in_words(metrics[name])}"
+def _shown(event: RoundCommitted | EvaluationDone, wanted: str | None) -> str:
+    """The headline metric: the mean over clients where clients were measured one by one."""
+    name = headline_metric(event.metrics, wanted)
+    if name is None:
+        return ""
+    mean = mean_over_clients(EvaluationView(event.metrics, event.clients), name)
+    if mean is None:
+        return f"{metric_name(name)} {metric_in_words(event.metrics[name])}"
+    return f"mean {metric_name(name)} {metric_in_words(mean)}"
 
 
 def remaining(elapsed: float, done: int, left: int) -> float:

@@ -16,7 +16,7 @@ from anabranch.coordinator.store.records import (
     StoredRound,
 )
 from anabranch.observe.events import ClientTrouble
-from anabranch.observe.notes import cards_of, evaluations_of, fleet_of, limits_of, model_of
+from anabranch.observe.notes import cards_of, evaluations_of, limits_of, model_of
 from anabranch.observe.plans import flattened, toml_text
 from anabranch.observe.view import DIAGNOSTICS, EvaluationView, ReleaseView, RoundView, RunView
 from anabranch.plan.migrate import PLAN_SCHEMA
@@ -55,7 +55,6 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
     stored = [r for r in store.rounds(run_id, clients=clients) if r.round > 0]
     rounds = tuple(map(_round, stored))
     evaluations = evaluations_of(events)
-    enrolled, examples = fleet_of(events)
     model, sha256 = model_of(events)
     plan = flattened(run.plan)
     return RunView(
@@ -66,8 +65,8 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.created)),
         trust_line=run.trust_line,
         rounds_planned=_planned(plan, rounds),
-        clients=enrolled or max((r.cohort for r in rounds), default=0),
-        test_examples=examples,
+        clients=_fleet(stored),
+        description=_description(plan),
         rounds=rounds,
         final=evaluations.get("final"),
         local_only=evaluations.get("local_only"),
@@ -89,6 +88,16 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
 def _planned(plan: Mapping[str, Json], rounds: Sequence[RoundView]) -> int:
     count = plan.get("rounds.count")
     return count if isinstance(count, int) else len(rounds)
+
+
+def _fleet(stored: Sequence[StoredRound]) -> int:
+    """Clients that were asked or evaluated at least once."""
+    return len({str(name) for r in stored for name in r.client_columns.get("client", ())})
+
+
+def _description(plan: Mapping[str, Json]) -> str:
+    description = plan.get("description")
+    return description if isinstance(description, str) else ""
 
 
 def _watched(plan: Mapping[str, Json]) -> str | None:

@@ -17,8 +17,8 @@ from anabranch.observe.compare import are_repeats
 from anabranch.observe.figures import pictures
 from anabranch.observe.intervals import in_words
 from anabranch.observe.reading import RunSource, read_run
-from anabranch.observe.tables import ClientRow, client_rows
-from anabranch.observe.view import ReleaseView, RoundView, RunView
+from anabranch.observe.tables import ClientRow, client_rows, mean_row
+from anabranch.observe.view import ReleaseView, RoundView, RunView, overall
 from anabranch.observe.words import (
     bytes_in_words,
     metric_in_words,
@@ -156,13 +156,14 @@ def _tiles(view: RunView) -> list[Tile]:
 
 
 def _metric_tile(view: RunView, metric: str) -> Tile:
-    rows = client_rows([view], metric)
-    gains = [row.gain.mean for row in rows if row.gain is not None]
-    value = view.result.metrics.get(metric)
-    if value is None and rows:
-        value = sum(row.federated.mean for row in rows) / len(rows)
-    note = f"{signed(sum(gains) / len(gains))} over training alone" if gains else "final model"
-    return Tile(metric_name(metric), metric_in_words(value), note)
+    mean = mean_row([view], metric)
+    if mean is None:
+        return Tile(
+            metric_name(metric), metric_in_words(overall(view.result, metric)), "final model"
+        )
+    gain = f", {signed(mean.gain.mean)} over local" if mean.gain is not None else ""
+    value = metric_in_words(mean.federated.mean)
+    return Tile(metric_name(metric), value, f"mean over clients{gain}")
 
 
 def _client_table(view: RunView, repeats: Sequence[RunView]) -> Table:
@@ -176,7 +177,9 @@ def _client_table(view: RunView, repeats: Sequence[RunView]) -> Table:
     shown = tuple(name for name, wanted in optional.items() if wanted)
     header = ("client", "test examples", "federated", *shown)
     seeds = f", mean over {len(repeats) + 1} seeds with 95 % interval" if repeats else ""
-    cells = tuple(_client_cells(row, shown) for row in rows)
+    mean = mean_row([view, *repeats], metric) if rows else None
+    every = rows if mean is None else (*rows, mean)
+    cells = tuple(_client_cells(row, shown) for row in every)
     return Table(f"{metric_name(metric)} by client{seeds}", header, cells, folded=len(rows) > 24)
 
 

@@ -6,11 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anabranch.observe.events import Metrics
 from anabranch.observe.intervals import Estimate, bootstrap_mean
-from anabranch.observe.view import EvaluationView, RunView, higher_is_better
+from anabranch.observe.view import (
+    EvaluationView,
+    RunView,
+    higher_is_better,
+    mean_over_clients,
+)
 
-__all__ = ["ClientRow", "client_rows", "text_table"]
+__all__ = ["ClientRow", "client_rows", "mean_row", "text_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +40,37 @@ class ClientRow:
 
 def client_rows(views: Sequence[RunView], metric: str) -> tuple[ClientRow, ...]:
     """One row a client, with paired bootstrap intervals over ``views`` (repeats of one plan)."""
-    clients = [c for c in views[0].result.clients if metric in views[0].result.clients[c]]
-    return tuple(_row(views, client, metric) for client in clients)
+    first = views[0].result
+    return tuple(
+        _row(views, client, first.examples.get(client), [client], metric)
+        for client in _measured(first, metric)
+    )
 
 
-def _row(views: Sequence[RunView], client: str, metric: str) -> ClientRow:
-    federated = [_value(view.result, client, metric) for view in views]
-    local = [_value(view.local_only, client, metric) for view in views]
+def mean_row(views: Sequence[RunView], metric: str) -> ClientRow | None:
+    """The unweighted mean over the clients that every model of the first run was measured on.
+
+    None with fewer than two such clients.
+    """
+    first = views[0]
+    models = [e for e in (first.result, first.local_only, first.pooled) if e is not None]
+    sets = [set(_measured(evaluation, metric)) for evaluation in models]
+    common = [c for c in _measured(first.result, metric) if all(c in s for s in sets)]
+    if len(common) < 2:
+        return None
+    total = sum(first.result.examples.get(client, 0) for client in common)
+    return _row(views, "mean", total or None, common, metric)
+
+
+def _measured(evaluation: EvaluationView, metric: str) -> list[str]:
+    return [client for client, metrics in evaluation.clients.items() if metric in metrics]
+
+
+def _row(
+    views: Sequence[RunView], name: str, examples: int | None, clients: list[str], metric: str
+) -> ClientRow:
+    federated = [mean_over_clients(view.result, metric, clients) for view in views]
+    local = [mean_over_clients(view.local_only, metric, clients) for view in views]
     sign = 1.0 if higher_is_better(metric) else -1.0
     gains = [
         sign * (ours - alone)
@@ -50,20 +78,13 @@ def _row(views: Sequence[RunView], client: str, metric: str) -> ClientRow:
         if ours is not None and alone is not None
     ]
     return ClientRow(
-        client=client,
-        examples=views[0].result.examples.get(client, views[0].test_examples.get(client)),
+        client=name,
+        examples=examples,
         federated=bootstrap_mean([v for v in federated if v is not None]),
         local_only=_estimate(local),
-        pooled=_estimate([_value(view.pooled, client, metric) for view in views]),
+        pooled=_estimate([mean_over_clients(view.pooled, metric, clients) for view in views]),
         gain=bootstrap_mean(gains) if gains else None,
     )
-
-
-def _value(evaluation: EvaluationView | None, client: str, metric: str) -> float | None:
-    if evaluation is None:
-        return None
-    metrics: Metrics = evaluation.clients.get(client, {})
-    return metrics.get(metric)
 
 
 def _estimate(values: Sequence[float | None]) -> Estimate | None:

@@ -6,7 +6,7 @@ is a pure function of views.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from anabranch.observe.events import ClientMetrics, ClientTrouble, LimitCheck, Metrics
@@ -20,6 +20,8 @@ __all__ = [
     "RunView",
     "headline_metric",
     "higher_is_better",
+    "mean_over_clients",
+    "overall",
 ]
 
 DIAGNOSTICS = frozenset({"train_loss", "delta_rms_norm"})
@@ -104,8 +106,7 @@ class RunView:
         created: ISO 8601 time of the start, UTC.
         trust_line: who can read what.
         rounds_planned: rounds in the plan.
-        clients: number of enrolled clients.
-        test_examples: test examples of each client, when they are known.
+        clients: number of clients that were asked or evaluated at least once.
         rounds: committed rounds, in order.
         final: evaluation of the final model, when one was made.
         local_only: each client's model trained alone.
@@ -121,6 +122,7 @@ class RunView:
         metric: the metric to show first.
         model: path of the final model; empty when there is none.
         model_sha256: of that file.
+        description: the plan's own words on what the run is for.
     """
 
     run_id: str
@@ -146,7 +148,7 @@ class RunView:
     metric: str | None = None
     model: str = ""
     model_sha256: str = ""
-    test_examples: Mapping[str, int] = field(default_factory=dict)
+    description: str = ""
 
     @property
     def evaluated(self) -> tuple[RoundView, ...]:
@@ -187,6 +189,38 @@ class RunView:
     def shown_metric(self) -> str | None:
         """The plan's metric if it was measured, else the usual one of those that were."""
         return headline_metric(self.result.metrics or _any_client(self.result), self.metric)
+
+
+def mean_over_clients(
+    evaluation: EvaluationView | None, metric: str, clients: Collection[str] | None = None
+) -> float | None:
+    """The unweighted mean of a metric over clients; None when no client has it.
+
+    The mean over clients, and not the metric of all examples together, is what may be compared
+    between one common model and models of the clients' own: scores of different models are not on
+    one scale, so that their common AUC means little.
+
+    Args:
+        evaluation: None has no clients.
+        metric: name.
+        clients: only these; by default all that have the metric.
+    """
+    if evaluation is None:
+        return None
+    values = [
+        metrics[metric]
+        for client, metrics in evaluation.clients.items()
+        if metric in metrics and (clients is None or client in clients)
+    ]
+    return sum(values) / len(values) if values else None
+
+
+def overall(evaluation: EvaluationView | None, metric: str) -> float | None:
+    """The metric over all examples together, else the mean over clients."""
+    if evaluation is None:
+        return None
+    together = evaluation.metrics.get(metric)
+    return together if together is not None else mean_over_clients(evaluation, metric)
 
 
 def _any_client(evaluation: EvaluationView) -> Metrics:
