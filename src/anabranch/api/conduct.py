@@ -23,12 +23,12 @@ from anabranch.coordinator.events import EvaluationDone, LimitCheck, Listener, R
 from anabranch.coordinator.limits import check_limits
 from anabranch.coordinator.loop import Coordinator, Ending
 from anabranch.coordinator.notes import card_note, evaluation_note, limits_note, model_note
+from anabranch.coordinator.record import release_entry
 from anabranch.coordinator.runtime import Runtime
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
 from anabranch.coordinator.store import (
     GroupedCommits,
-    ReleaseEntry,
     RoundRecord,
     RunRecord,
     RunSession,
@@ -126,9 +126,9 @@ def _initial(prepared: Prepared) -> RunState:
 def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
     """Version 0: the initial model and the statistics that preprocessing released."""
     now = time.time()
-    loaded = prepared.loaded
-    releases = loaded.releases if loaded is not None else ()
-    entries = tuple(ReleaseEntry(r.what, "unprotected", dict(r.details)) for r in releases)
+    releases = prepared.loaded.releases if prepared.loaded is not None else ()
+    door = ReleaseDoor()
+    entries = tuple(release_entry(door.admit(r.description, 0, r.total)) for r in releases)
     return RoundRecord(round=0, started=now, ended=now, releases=entries, state=state.arrays())
 
 
@@ -256,8 +256,10 @@ def _final(prepared: Prepared, coordinator: Coordinator, state: RunState) -> Eva
     federation = prepared.federation
     measured: Evaluation = coordinator.evaluate(state.round, state.server)
     clients = {federation.names[c]: metrics for c, metrics in measured.clients.items()}
-    counts = federation.test.counts if federation.test is not None else []
-    examples = {federation.names[client]: int(counts[client]) for client in measured.clients}
+    examples: dict[str, int] = {}
+    if federation.test is not None:
+        counts = federation.test.counts
+        examples = {federation.names[c]: int(counts[c]) for c in measured.clients}
     return EvaluationDone("final", measured.metrics, clients, examples)
 
 

@@ -12,7 +12,7 @@ from anabranch.client.states import SlotMap
 from anabranch.data.federation import Federation
 from anabranch.data.load import LoadedData, load_federation
 from anabranch.errors import AnabranchError
-from anabranch.learners.factory import LearnerSpec, build_learner
+from anabranch.learners.build import build_learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.learners.threads import one_thread
 from anabranch.plan import Plan, check_against_fleet, require_accepted
@@ -76,15 +76,18 @@ def prepare(
 
 def program_of(plan: Plan, federation: Federation, module: ModuleFactory | None) -> ClientProgram:
     """The client program of a plan for data of this shape; equal in every process."""
-    spec = LearnerSpec(
+    engine = plan.runtime.engine
+    learner = build_learner(
+        plan.model,
+        "numpy" if engine == "numpy" else "auto",
         input_shape=federation.input_shape,
         classes=federation.classes,
-        vocabulary=len(federation.vocabulary),
-        engine=plan.runtime.engine,
+        vocabulary_size=len(federation.vocabulary),
+        precision=plan.local.precision,
+        engine="auto" if engine == "numpy" else engine,
         device=plan.runtime.device,
-        module=module,
+        module_factory=module,
     )
-    learner = build_learner(plan.model, spec)
     base = learner.initial(derived_seed(plan.seed, "initial"))
     if not np.isfinite(base).all():
         raise AnabranchError(
@@ -96,7 +99,7 @@ def program_of(plan: Plan, federation: Federation, module: ModuleFactory | None)
         algorithm=plan.algorithm,
         learner=learner,
         training=plan.local,
-        weight=plan.aggregation.rule_for(plan.algorithm),
+        weight=plan.weighting,
         pipeline=compile_stages(plan.updates.stages),
         metrics=MetricSet.of(federation.classes, bins=plan.evaluation.bins),
         seed=plan.seed,

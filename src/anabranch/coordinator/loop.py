@@ -27,7 +27,7 @@ from anabranch.coordinator.record import RoundTimes, committed_event, round_reco
 from anabranch.coordinator.runtime import Fate, Runtime, Work
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
-from anabranch.coordinator.store import GroupedCommits, Outcome
+from anabranch.coordinator.store import GroupedCommits, Outcome, RunStatus
 from anabranch.fleet.selection import select_uniform
 from anabranch.plan.schema import Plan
 from anabranch.privacy.door import Admission, ReleaseDoor
@@ -40,7 +40,7 @@ __all__ = ["Coordinator", "Ending"]
 class Ending:
     """How a run ended: the store's status word, and the reason for people."""
 
-    status: str
+    status: RunStatus
     reason: str
 
 

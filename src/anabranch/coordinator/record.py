@@ -12,6 +12,7 @@ from anabranch.coordinator.events import RoundCommitted
 from anabranch.coordinator.runtime import Fate
 from anabranch.coordinator.store import (
     Column,
+    Json,
     Outcome,
     ReleaseEntry,
     RoundRecord,
@@ -20,7 +21,7 @@ from anabranch.coordinator.store import (
 from anabranch.coordinator.store.records import Cell
 from anabranch.privacy.door import Admission
 
-__all__ = ["RoundTimes", "committed_event", "round_record"]
+__all__ = ["RoundTimes", "committed_event", "release_entry", "round_record"]
 
 _CLIENT_PREFIX = "metric."
 """Columns of per-client metrics carry this prefix."""
@@ -69,7 +70,7 @@ def round_record(
         bytes_down=down * len(collected.work.clients),
         started=times.started,
         ended=times.started + times.seconds,
-        releases=tuple(_entry(admission) for admission in releases),
+        releases=tuple(release_entry(admission) for admission in releases),
         events=_troubles(collected, names),
     )
 
@@ -109,8 +110,9 @@ def _columns(
     return columns
 
 
-def _entry(admission: Admission) -> ReleaseEntry:
-    details = {
+def release_entry(admission: Admission) -> ReleaseEntry:
+    """What the door decided, for the run's chain of releases."""
+    details: dict[str, Json] = {
         "contributors": admission.contributors,
         "sections": list(admission.sections),
         "admitted": admission.admitted,

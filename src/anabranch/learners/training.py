@@ -13,7 +13,7 @@ __all__ = ["SGD", "Adam", "LocalOptimizer", "LocalTraining"]
 
 
 class SGD(Value):
-    """v <- momentum * v + g + weight_decay * w;  w <- w - rate * v  (Nesterov: g + momentum * v)."""
+    """v <- momentum * v + g + weight_decay * w;  w <- w - rate * v (Nesterov: g + momentum * v)."""
 
     kind: Literal["sgd"] = "sgd"
     momentum: float = Field(default=0.0, ge=0, lt=1)
@@ -76,8 +76,8 @@ class LocalTraining(Value):
     clip_norm: float | None = Field(default=None, gt=0)
     """Clip each batch gradient to this Euclidean norm (over all trained parameters)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the steps; "bfloat16" computes with a rounded copy of float32 parameters: faster
-    for convolutions and wide layers, and another model than float32 gives."""
+    """Arithmetic of the steps; "bfloat16" computes with a rounded copy of float32 parameters:
+    faster for convolutions and wide layers, and another model than float32 gives."""
     shuffle: bool = True
     """Draw a new order of the examples for each epoch from (seed, round, client)."""
 

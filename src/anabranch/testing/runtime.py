@@ -3,8 +3,8 @@
 Subclass `RuntimeContract`, implement `make`, and let pytest collect it::
 
     class TestMine(RuntimeContract):
-        def make(self, simulant, slots):
-            return MyRuntime(simulant, slots)
+        def make(self, fleet, slots):
+            return MyRuntime(fleet.build(), slots)
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from anabranch.aggregation.fold import Accumulator, FoldPlan
 from anabranch.aggregation.weighting import Examples as ByExamples
@@ -23,47 +23,66 @@ from anabranch.algorithms import FedAvg, Scaffold
 from anabranch.algorithms.base import Algorithm
 from anabranch.client.execute import execute
 from anabranch.client.program import ClientProgram
-from anabranch.client.states import SlotFile
+from anabranch.client.states import SlotFile, SlotMap
 from anabranch.client.task import Task, TaskKind
 from anabranch.coordinator.collect import Collected, collect
 from anabranch.coordinator.policies import Synchronous
 from anabranch.coordinator.runtime import Fate, Runtime, Work
 from anabranch.data.federation import Examples, Federation, Ragged
+from anabranch.learners.build import build_learner
 from anabranch.learners.metrics import MetricSet
-from anabranch.learners.numpy_learner import NumpyLearner
+from anabranch.learners.plan import ModelPlan
 from anabranch.learners.training import LocalTraining
 from anabranch.runtimes.local.worker import Simulant
 from anabranch.updates.stages import Pipeline
 from anabranch.updates.total import Finest, Total
 
-__all__ = ["RuntimeContract", "small_simulant"]
+__all__ = ["CLIENTS", "RuntimeContract", "SmallFleet"]
 
 CLIENTS = 5
 
 
-def small_simulant(
-    algorithm: Algorithm, *, poisoned: int | None = None, empty: int | None = None
-) -> Simulant:
-    """Five clients with logistic regression in NumPy.
+@dataclass(frozen=True)
+class SmallFleet:
+    """Five clients with logistic regression in NumPy; picklable, so workers can build it too.
 
-    Args:
+    Attributes:
         algorithm: what the clients run.
         poisoned: number of a client whose data make its update not finite.
         empty: number of a client without examples.
+        columns: input columns that the data have; the model wants four.
+        states: path of the clients' memory for a worker that opens it itself.
     """
+
+    algorithm: Algorithm
+    poisoned: int | None = None
+    empty: int | None = None
+    columns: int = 4
+    states: Path | None = None
+
+    def build(self) -> Simulant:
+        """Program, data and, with ``states``, memory."""
+        simulant = _without_memory(self)
+        if self.states is not None:
+            simulant.memory = SlotMap(self.states, CLIENTS, simulant.program.memory.size)
+        return simulant
+
+
+def _without_memory(fleet: SmallFleet) -> Simulant:
     draw = np.random.default_rng(7)
     parts = []
     for client in range(CLIENTS):
-        n = 0 if client == empty else 8 + 3 * client
-        x = draw.normal(size=(n, 4)).astype(np.float32)
-        if client == poisoned:
+        n = 0 if client == fleet.empty else 8 + 3 * client
+        x = draw.normal(size=(n, fleet.columns)).astype(np.float32)
+        if client == fleet.poisoned:
             x[0, 0] = np.inf
         parts.append(Examples(x, (np.arange(n) % 3).astype(np.int64)))
     names = tuple(f"client-{client}" for client in range(CLIENTS))
     federation = Federation(names, Ragged.stack(parts), test=Ragged.stack(parts), classes=3)
-    learner = NumpyLearner.logistic(inputs=4, classes=3)
+    plan = ModelPlan(name="logistic")
+    learner = build_learner(plan, "numpy", input_shape=(4,), classes=3)
     program = ClientProgram(
-        algorithm=algorithm,
+        algorithm=fleet.algorithm,
         learner=learner,
         training=LocalTraining(batch_size=4, epochs=2),
         weight=ByExamples(),
@@ -79,14 +98,14 @@ def small_simulant(
 class RuntimeContract:
     """What the coordinator may rely on."""
 
-    def make(self, simulant: Simulant, slots: SlotFile | None) -> Runtime:
-        """A fresh runtime whose clients are those of ``simulant``."""
+    def make(self, fleet: SmallFleet, slots: SlotFile | None) -> Runtime:
+        """A fresh runtime with the clients of ``fleet``."""
         raise NotImplementedError("subclass RuntimeContract and build your runtime here")
 
     @contextmanager
-    def opened(self, simulant: Simulant, slots: SlotFile | None = None) -> Iterator[Runtime]:
+    def opened(self, fleet: SmallFleet, slots: SlotFile | None = None) -> Iterator[Runtime]:
         """A runtime that is closed at the end."""
-        runtime = self.make(simulant, slots)
+        runtime = self.make(fleet, slots)
         try:
             yield runtime
         finally:
@@ -117,9 +136,10 @@ class RuntimeContract:
         return sums.total()
 
     def test_the_sum_is_the_oracles_bit_for_bit(self) -> None:
-        simulant = small_simulant(FedAvg())
+        fleet = SmallFleet(FedAvg())
+        simulant = fleet.build()
         work = self.work(simulant)
-        with self.opened(simulant) as runtime:
+        with self.opened(fleet) as runtime:
             collected = self.ask(runtime, work)
             wanted, got = self.expected(simulant, work), collected.total()
             assert got.contributors == CLIENTS
@@ -127,9 +147,10 @@ class RuntimeContract:
                 np.testing.assert_array_equal(got.sums[name], value)
 
     def test_individual_payloads_fold_to_the_same_sum(self) -> None:
-        simulant = small_simulant(FedAvg())
+        fleet = SmallFleet(FedAvg())
+        simulant = fleet.build()
         work = self.work(simulant, Finest.INDIVIDUALS)
-        with self.opened(simulant) as runtime:
+        with self.opened(fleet) as runtime:
             collected = self.ask(runtime, work)
             assert sorted(collected.individuals) == list(range(CLIENTS))
             wanted, got = self.expected(simulant, work), collected.total()
@@ -137,8 +158,9 @@ class RuntimeContract:
                 np.testing.assert_array_equal(got.sums[name], value)
 
     def test_every_client_has_exactly_one_outcome(self) -> None:
-        simulant = small_simulant(FedAvg(), empty=2)
-        with self.opened(simulant) as runtime:
+        fleet = SmallFleet(FedAvg(), empty=2)
+        simulant = fleet.build()
+        with self.opened(fleet) as runtime:
             collected = self.ask(runtime, self.work(simulant))
             assert sorted(collected.outcomes) == list(range(CLIENTS))
             assert collected.outcomes[2].fate is Fate.FAILED
@@ -146,8 +168,9 @@ class RuntimeContract:
             assert collected.contributors == CLIENTS - 1
 
     def test_an_update_that_is_not_finite_is_refused_and_named(self) -> None:
-        simulant = small_simulant(FedAvg(), poisoned=1)
-        with self.opened(simulant) as runtime:
+        fleet = SmallFleet(FedAvg(), poisoned=1)
+        simulant = fleet.build()
+        with self.opened(fleet) as runtime:
             collected = self.ask(runtime, self.work(simulant))
             assert collected.outcomes[1].fate is Fate.REFUSED
             assert "client-1" in collected.outcomes[1].detail
@@ -155,11 +178,12 @@ class RuntimeContract:
             assert np.isfinite(collected.total().sums["delta"]).all()
 
     def test_memory_counts_only_once_the_update_is_merged(self, tmp_path: Path) -> None:
-        simulant = small_simulant(Scaffold())
+        fleet = SmallFleet(Scaffold())
+        simulant = fleet.build()
         length = simulant.program.memory.size
         with SlotFile(tmp_path / "slots", CLIENTS, length) as slots:
-            simulant.memory = slots.map
-            with self.opened(simulant, slots) as runtime:
+            fleet = replace(fleet, states=slots.map.path)
+            with self.opened(fleet, slots) as runtime:
                 self.ask(runtime, self.work(simulant))
                 fates = dict.fromkeys(range(CLIENTS), Fate.MERGED) | {3: Fate.TOO_LATE}
                 runtime.settle(fates)
@@ -168,8 +192,9 @@ class RuntimeContract:
                 assert np.any(slots.read(0))
 
     def test_rounds_follow_one_another(self) -> None:
-        simulant = small_simulant(FedAvg())
-        with self.opened(simulant) as runtime:
+        fleet = SmallFleet(FedAvg())
+        simulant = fleet.build()
+        with self.opened(fleet) as runtime:
             first = self.ask(runtime, self.work(simulant, round_=1)).total().sums["delta"].copy()
             again = self.ask(runtime, self.work(simulant, round_=1)).total().sums["delta"].copy()
             other = self.ask(runtime, self.work(simulant, round_=2)).total().sums["delta"].copy()
@@ -177,8 +202,9 @@ class RuntimeContract:
         assert not np.array_equal(first, other)  # another round draws other batches
 
     def test_open_work_can_be_given_up(self) -> None:
-        simulant = small_simulant(FedAvg())
-        with self.opened(simulant) as runtime:
+        fleet = SmallFleet(FedAvg())
+        simulant = fleet.build()
+        with self.opened(fleet) as runtime:
             runtime.submit(self.work(simulant))
             late = runtime.abandon()
             assert {o.fate for o in late} <= {Fate.TOO_LATE}
@@ -186,25 +212,16 @@ class RuntimeContract:
             assert collected.contributors == CLIENTS
 
     def test_closing_twice_is_harmless_and_quick(self) -> None:
-        simulant = small_simulant(FedAvg())
-        runtime = self.make(simulant, None)
+        fleet = SmallFleet(FedAvg())
+        runtime = self.make(fleet, None)
         started = time.monotonic()
         runtime.close()
         runtime.close()
         assert time.monotonic() - started < 10
 
-    def test_unknown_failures_are_told_with_their_class(self) -> None:
-        simulant = small_simulant(FedAvg())
-        wrong = Ragged(
-            simulant.federation.train.x[:, :3],
-            simulant.federation.train.y,
-            simulant.federation.train.offsets,
-        )
-        object.__setattr__(simulant.federation, "train", wrong)
-        with self.opened(simulant) as runtime:
-            collected = self.ask(runtime, self.work(simulant))
+    def test_data_that_do_not_fit_fail_with_a_reason(self) -> None:
+        fleet = SmallFleet(FedAvg(), columns=3)
+        with self.opened(fleet) as runtime:
+            collected = self.ask(runtime, self.work(fleet.build()))
         assert collected.contributors == 0
         assert all(o.fate is Fate.FAILED and o.detail for o in collected.outcomes.values())
-
-
-assert pytest  # the suite is for pytest; the import makes its absence a clear error

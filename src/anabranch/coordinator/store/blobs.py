@@ -89,6 +89,10 @@ class Blobs:
             )
         return load(data)
 
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._lock.close()
+
     def path(self, digest: str) -> Path:
         """Where the blob with this digest lives."""
         return self._root / digest[:2] / f"{digest}{_SUFFIX}"

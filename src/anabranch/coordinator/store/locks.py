@@ -65,6 +65,11 @@ class FileLock:
         """What the holder wrote."""
         return os.pread(self._open(), 200, 0).decode(errors="replace")
 
+    @property
+    def closed(self) -> bool:
+        """Whether the lock was given up for good (or belongs to the parent process)."""
+        return self._descriptor is None
+
     def close(self) -> None:
         """Release and close; may be called twice."""
         if self._descriptor is not None:

@@ -20,6 +20,8 @@ def transaction_points(purpose: Purpose) -> tuple[str, ...]:
 
 
 KILL_POINTS: Final[tuple[str, ...]] = (
+    "store.mkdir.before",
+    "store.mkdir.after",
     *file_points("blob"),
     *(point for purpose in _PURPOSES for point in transaction_points(purpose)),
     "collect.delete.before",

@@ -69,8 +69,9 @@ class RunSession:
         Raises:
             AnabranchError: AB-602 disk full, AB-603 not writable, AB-613, AB-614 other failures;
                 nothing of ``rounds`` is then stored, and the call may be repeated.
-            ValueError: the numbers are not consecutive.
+            ValueError: the numbers are not consecutive, or the session is closed.
         """
+        self._require_open()
         if not rounds:
             return
         from anabranch.coordinator.store import writes
@@ -107,6 +108,7 @@ class RunSession:
         """Append events that belong to no round, such as a resume; durable at once."""
         from anabranch.coordinator.store import writes
 
+        self._require_open()
         with self._database.writing("note") as connection:
             writes.append_events(connection, self.run_id, events, None)
 
@@ -114,6 +116,7 @@ class RunSession:
         """Say how the run ended, in words; a ``complete`` run is never opened again."""
         from anabranch.coordinator.store import writes
 
+        self._require_open()
         ended = None if status == "running" else time.time()
         with self._database.writing("status") as connection:
             writes.set_status(connection, self.run_id, status, reason, ended)
@@ -121,6 +124,10 @@ class RunSession:
     def close(self) -> None:
         """Let others write the run; may be called twice."""
         self._lock.close()
+
+    def _require_open(self) -> None:
+        if self._lock.closed:
+            raise ValueError("the session is closed, or belongs to the parent process")
 
     def _check_order(self, rounds: Sequence[RoundRecord]) -> None:
         start = rounds[0].round if self._last is None else self._last + 1

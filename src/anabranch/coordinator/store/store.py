@@ -21,7 +21,7 @@ from anabranch.coordinator.store.records import (
     StoredRound,
 )
 from anabranch.coordinator.store.session import RunSession, acquire
-from anabranch.disk import Faults, explained, no_faults
+from anabranch.disk import Faults, explained, make_directory, no_faults
 from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
@@ -68,13 +68,15 @@ class Store:
                 fix="name the folder in which the run was started.",
             )
         with explained(root, "opening the store"):
-            for folder in (root, *(root / name for name in ("blobs", "states", "locks"))):
-                folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(root / "locks" / "blobs.lock")
+            for name in ("blobs", "states", "locks"):
+                make_directory(root / name, "store", faults)
         database = _database(root / _DATABASE, faults)
-        store = cls(root, database, Blobs(root / "blobs", lock, faults), faults)
-        store._blobs.collect(database.named)
-        return store
+        try:
+            blobs = _blobs(root, database, faults)
+        except BaseException:
+            database.close()
+            raise
+        return cls(root, database, blobs, faults)
 
     def __enter__(self) -> Store:
         return self
@@ -84,6 +86,7 @@ class Store:
 
     def close(self) -> None:
         """Close the database; sessions must be closed before."""
+        self._blobs.close()
         self._database.close()
 
     def create_run(self, run: RunRecord) -> str:
@@ -242,6 +245,14 @@ def _database(path: Path, faults: Faults) -> Database:
             fix='pip install "anabranch[coordinator]"',
         ) from error
     return Database(path, faults)
+
+
+def _blobs(root: Path, database: Database, faults: Faults) -> Blobs:
+    """The blob folder, without what a crash left there."""
+    with explained(root, "opening the store"):
+        blobs = Blobs(root / "blobs", FileLock(root / "locks" / "blobs.lock"), faults)
+        blobs.collect(database.named)
+    return blobs
 
 
 def _run_id(name: str, created: float) -> str:
