@@ -32,4 +32,4 @@ def test_the_example_passes_the_suite(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "26 passed" in done.stdout
+    assert "26 passed" in done.stdout  # thirteen tests, each for one and for seven parameters

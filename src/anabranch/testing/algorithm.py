@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from anabranch.aggregation.fold import Accumulator, FoldPlan
+from anabranch.aggregation.groups import combine_sums
 from anabranch.algorithms.base import (
     Algorithm,
     ClientMemory,
@@ -235,11 +236,12 @@ class AlgorithmContract:
         assert _same(results[0].arrays(), results[1].arrays())
         assert _same(results[0].arrays(), played.after.arrays())
 
-    def test_order_of_clients_changes_no_bit(self, dim: int) -> None:
+    def test_order_and_grouping_of_clients_change_no_bit(self, dim: int) -> None:
         algorithm, played = self.algorithm(), self.rounds(dim)[-1]
-        for order in ((2, 1, 0), (1, 0, 2)):
+        sections = update_sections(algorithm, dim)
+        for order, cut in (((2, 1, 0), 1), ((1, 0, 2), 2)):
             updates = [played.updates[place] for place in order]
-            total = folded(update_sections(algorithm, dim), updates)
+            total = combine_sums([folded(sections, updates[:cut]), folded(sections, updates[cut:])])
             after = algorithm.server_update(played.before, total, RoundContext(3, clients=_N))
             assert _same(after.arrays(), played.after.arrays())
 
