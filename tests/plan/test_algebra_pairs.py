@@ -95,7 +95,6 @@ REFUSED: dict[tuple[str, str], str] = {
     ("algorithm=feddyn", "normalisation=average"): "AB-405",
     ("algorithm=fedexp", "normalisation=average"): "AB-405",
     ("algorithm=fedexp", "stages=clip"): "AB-406",
-    ("algorithm=scaffold", "stages=clip"): "AB-407",
     ("algorithm=feddyn", "stages=clip"): "AB-407",
 }
 

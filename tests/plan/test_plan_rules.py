@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_federation import program_of, run_oracle, run_package
+from small_federation import START, program_of, rows, run_oracle, run_package
 from test_algebra_pairs import AXES, BASE
 
 from anabranch.algorithms import ALGORITHMS, Algorithm, Requirement, RoundContext
@@ -52,6 +53,48 @@ def test_adaptive_servers_would_make_a_running_variance_negative() -> None:
         lowest = min(lowest, float(state.model[0]))
     assert lowest < 0
     assert "AB-405" in [refusal.code for refusal in judge(plan).refusals]
+
+
+def distance_at_rest(**changes: object) -> float:
+    """How far the model rests from the minimiser of the uniform mean, after 300 rounds."""
+    full = {"local.batch_size": 0, "local.epochs": 5, "local.learning_rate": 0.02}
+    plan = changed(BASE, {**full, **{key.replace("__", "."): v for key, v in changes.items()}})
+    federation = oracle.Federation(plan, rows(), START)
+    for number in range(1, 301):
+        federation.round(number, range(4))
+    decay = getattr(plan.local.optimizer, "weight_decay", 0.0)
+    H, g = decay * np.eye(4), np.zeros(4)
+    for X, y in rows():
+        Z = np.column_stack([X, np.ones(len(y))])
+        H, g = H + Z.T @ Z / len(y) / 4, g + Z.T @ y / len(y) / 4
+    return float(np.linalg.norm(federation.vector() - np.linalg.solve(H, g)))
+
+
+SCAFFOLD, FEDDYN = {"name": "scaffold"}, {"name": "feddyn", "alpha": 1.0}
+DECAY, HEAVY = {"kind": "sgd", "weight_decay": 0.1}, {"kind": "sgd", "momentum": 0.9}
+TIGHT = [{"kind": "clip", "max_norm": 0.05}]
+
+
+def test_where_control_variates_rest() -> None:
+    """AB-403: exact with weight decay, lost with momentum or Adam."""
+    assert distance_at_rest(algorithm=SCAFFOLD) < 1e-4
+    assert distance_at_rest(algorithm=SCAFFOLD, local__optimizer=DECAY) < 1e-4
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert not distance_at_rest(algorithm=SCAFFOLD, local__optimizer=HEAVY) < 1e3
+    assert distance_at_rest(algorithm=SCAFFOLD, local__optimizer={"kind": "adam"}) > 0.1
+
+
+def test_where_dynamic_regularisation_rests() -> None:
+    """No rule: FedDyn divides by no step size, so momentum only solves its problem faster."""
+    assert distance_at_rest(algorithm=FEDDYN) < 1e-4
+    assert distance_at_rest(algorithm=FEDDYN, local__optimizer=HEAVY) < 1e-4
+    assert refused_codes(algorithm=FEDDYN, local__optimizer=HEAVY) == []
+
+
+def test_where_clipped_updates_rest() -> None:
+    """AB-407: FedDyn's server infers its books from clipped updates, SCAFFOLD's does not."""
+    assert distance_at_rest(algorithm=FEDDYN, updates__stages=TIGHT) > 0.1
+    assert distance_at_rest(algorithm=SCAFFOLD, updates__stages=TIGHT) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -152,6 +195,15 @@ def test_rules_have_unique_codes_and_name_their_options() -> None:
     ("changes", "options"),
     [
         ({"local.clip_norm": 1.0}, ("local.clip_norm",)),
+        ({"algorithm": SCAFFOLD, "updates.stages": TIGHT}, ("updates.stages", "algorithm")),
+        (
+            {"algorithm": FEDDYN, "local.optimizer": {"kind": "adam"}},
+            ("local.optimizer", "algorithm"),
+        ),
+        (
+            {"algorithm": {"name": "fednova"}, "updates.stages": TIGHT},
+            ("updates.stages", "algorithm"),
+        ),
         ({"rounds.cohort": 2, "rounds.over_selection": 1.5}, ("rounds.over_selection",)),
         ({"aggregation.weighting": {"kind": "steps"}}, ("aggregation.weighting",)),
         ({"algorithm": {"name": "fedprox", "mu": 50.0}}, ("algorithm", "local.learning_rate")),

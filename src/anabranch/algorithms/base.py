@@ -139,7 +139,8 @@ class Requirement:
 
     Attributes:
         uniform_mean: the theory needs an unweighted mean of the deltas.
-        plain_sgd: the local optimizer must be SGD without momentum or weight decay.
+        plain_sgd: a local step must be the rate times the gradient: SGD without momentum (weight
+            decay is part of the gradient).
         known_coefficients: the local optimizer's coefficients must be known (FedNova).
         client_memory: each client keeps vectors between rounds.
         individual_norms: needs the squared norm of each delta, as a section.

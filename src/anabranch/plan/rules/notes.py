@@ -10,6 +10,7 @@ from anabranch.learners.training import Adam
 from anabranch.plan.rules.base import Note
 from anabranch.plan.rules.memory import keepers
 from anabranch.plan.schema import Plan
+from anabranch.updates.sections import Kind
 
 __all__ = ["notes"]
 
@@ -36,6 +37,12 @@ def _training(plan: Plan) -> Iterator[Note]:
             "Batch gradients are clipped before the algorithm's correction: training rests where "
             "the clipped gradients cancel, which is not where the gradients do when some client's "
             "are longer than the bound.",
+        )
+    if isinstance(local.optimizer, Adam) and plan.requirement.client_memory:
+        yield Note(
+            ("local.optimizer", "algorithm"),
+            "Adam's steps do not shrink with the gradient: with a constant learning rate the model "
+            "hovers around its limit at about the size of a step. A falling local.schedule helps.",
         )
     if isinstance(local.optimizer, Adam) and local.optimizer.decoupled:
         yield Note(
@@ -68,6 +75,12 @@ def _merging(plan: Plan) -> Iterator[Note]:
             ("updates.stages",),
             f"Stage {biased[0]!r} changes updates also on average: clients with long updates count "
             "less.",
+        )
+    others = [s.name for s in plan.algorithm.sections(1) if s.kind is Kind.VECTOR][1:]
+    if biased and others:
+        yield Note(
+            ("updates.stages", "algorithm"),
+            f"Stage {biased[0]!r} bounds the delta only; {others[0]!r} leaves without a bound.",
         )
     if biased and plan.requirement.known_coefficients:
         yield Note(

@@ -44,6 +44,7 @@ def _plain_alternatives(plan: Plan) -> tuple[Alternative, ...]:
     plain = {**_PLAIN, "weight_decay": decay} if decay else _PLAIN
     return (
         Alternative("train with plain SGD", {"local.optimizer": plain}),
+        Alternative("use FedDyn, which divides by no step size", {"algorithm": {"name": "feddyn"}}),
         _fedavg(plan),
     )
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from anabranch.plan.rules.base import Alternative, Rule
 from anabranch.plan.schema import Plan
-from anabranch.updates.sections import Kind
 from anabranch.updates.stages import Stage
 
 __all__ = ["RULES"]
@@ -59,20 +58,20 @@ def _norms_alternatives(plan: Plan) -> tuple[Alternative, ...]:
     )
 
 
+def _inferred(plan: Plan) -> list[str]:
+    """What clients keep and the server infers from the delta: it has no section of its own."""
+    sent = {section.name for section in plan.algorithm.sections(1)}
+    return [s.name for s in plan.algorithm.memory_sections(1) if s.name not in sent]
+
+
 def _books(plan: Plan) -> str | None:
-    changing = [stage.name for _, stage in _biased(plan)]
-    if not plan.requirement.client_memory or not changing:
+    changing, inferred = [stage.name for _, stage in _biased(plan)], _inferred(plan)
+    if not inferred or not changing:
         return None
-    vectors = [s.name for s in plan.algorithm.sections(1) if s.kind is Kind.VECTOR]
-    other = [name for name in vectors if name != "delta"]
-    reason = (
-        f"it sends {other[0]!r} beside the delta, computed from the update before the stage"
-        if other
-        else "the client books the update before the stage, the server the one after it"
-    )
     return (
-        f"{_name(plan)} keeps books of its updates at the client and at the server; with stage "
-        f"{changing[0]!r} {reason}. The two would drift apart round by round."
+        f"{_name(plan)} keeps {inferred[0]!r} at the client, computed from the update before stage "
+        f"{changing[0]!r}, and its mean at the server, computed from the updates after it. The two "
+        "would drift apart, and the model would rest elsewhere."
     )
 
 
@@ -103,7 +102,7 @@ RULES = (
     ),
     Rule(
         "AB-407",
-        "a biased stage separates the books of client and server",
+        "client and server must keep the same books",
         ("algorithm", "updates.stages"),
         _books,
         _books_alternatives,
