@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Literal, TypeAlias
 
@@ -51,7 +52,7 @@ class _Answer:
 class _Worker:
     process: BaseProcess
     connection: Connection
-    buffer: SharedArray
+    buffer: SharedArray[np.float64]
     share: Share | None = None
     attempts: int = 0
 
@@ -74,9 +75,9 @@ def deal(clients: Sequence[int], costs: Sequence[int], workers: int) -> list[lis
 def _work_loop(
     factory: SimulantFactory,
     connection: Connection,
-    broadcast: SharedArray,
+    broadcast: SharedArray[np.float32],
     sections: Sections,
-    buffer: SharedArray,
+    buffer: SharedArray[np.float64],
     parent: int,
 ) -> None:
     """A worker's life: wait for a share, do it, answer; end when the coordinator has gone."""
@@ -107,7 +108,7 @@ def _work_loop(
             connection.send(_Answer(plain, merged, len(merged)))
 
 
-def _views(shared: SharedArray, sections: Sections) -> dict[str, NDArray[np.float32]]:
+def _views(shared: SharedArray[np.float32], sections: Sections) -> dict[str, NDArray[np.float32]]:
     views, position = {}, 0
     for section in sections:
         views[section.name] = shared.array[position : position + section.length]
@@ -140,7 +141,11 @@ class ProcessRuntime:
         slots: SlotFile | None = None,
     ) -> None:
         self._factory = factory
-        self._context = multiprocessing.get_context(kind)
+        self._context: ForkContext | SpawnContext = (
+            multiprocessing.get_context("fork")
+            if kind == "fork"
+            else multiprocessing.get_context("spawn")
+        )
         self._sections = broadcast
         self._fold_size = fold_size
         self._costs = costs
@@ -155,7 +160,7 @@ class ProcessRuntime:
             self.close()
             raise
 
-    def _start(self, buffer: SharedArray) -> _Worker:
+    def _start(self, buffer: SharedArray[np.float64]) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_work_loop,

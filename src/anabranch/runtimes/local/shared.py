@@ -12,6 +12,7 @@ import os
 import tempfile
 from multiprocessing import reduction
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 __all__ = ["SharedArray"]
 
 _SHM = Path("/dev/shm")
+Number = TypeVar("Number", bound=np.generic)
 
 
-class SharedArray:
+class SharedArray(Generic[Number]):
     """A one-dimensional array of ``dtype`` that parent and workers see alike.
 
     Args:
@@ -29,7 +31,7 @@ class SharedArray:
         dtype: of the elements.
     """
 
-    def __init__(self, size: int, dtype: type[np.generic]) -> None:
+    def __init__(self, size: int, dtype: type[Number]) -> None:
         self._size, self._dtype = size, np.dtype(dtype)
         directory = _SHM if _SHM.is_dir() and os.access(_SHM, os.W_OK) else None
         with tempfile.TemporaryFile(dir=directory) as file:
@@ -40,7 +42,7 @@ class SharedArray:
     def _open(self) -> None:
         length = max(self._size * self._dtype.itemsize, mmap.PAGESIZE)
         self._map = mmap.mmap(self._descriptor, length)
-        self.array: NDArray[np.generic] = np.frombuffer(self._map, self._dtype, self._size)
+        self.array: NDArray[Number] = np.frombuffer(self._map, self._dtype, self._size)
 
     def __getstate__(self) -> tuple[int, str, object]:
         return self._size, self._dtype.str, reduction.DupFd(self._descriptor)
