@@ -55,7 +55,7 @@ def test_plain_lines_tell_the_story() -> None:
     assert lines[5] == "round 3/3  accuracy 0.7500  2 of 2 clients"
     assert lines[6] == "local only: accuracy 0.6000"
     assert lines[7] == "Run complete after 1.5 s: all rounds done"
-    assert lines[8] == "Limit missed: max_seconds (wanted <= 1 s, measured 1.5000)"
+    assert lines[8] == "Limit missed: max_seconds (wanted <= 1 s, measured 1.5)"
     assert len(lines) == 9
 
 

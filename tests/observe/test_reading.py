@@ -153,7 +153,7 @@ def test_the_report_of_a_store_has_intervals_over_the_other_seeds(
     path = write_report(store, runs[0], tmp_path / "new" / "report.html")
     text = path.read_text()
     assert "mean over 3 seeds with 95 % interval" in text
-    assert "0.8100 [0.80" in text
+    assert "0.810 [0.80" in text
     assert "rows describe persons" in text
     assert "2023-11-14 22:13 UTC" in text
 

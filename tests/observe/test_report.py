@@ -129,7 +129,7 @@ def test_everything_is_said(heart: tuple[str, Page]) -> None:
         "97.5 %",
         "22.4 kB",
         "400 ms",
-        "Missed rounds_to_target: wanted <= 10 rounds, measured 14.0000",
+        "Missed rounds_to_target: wanted <= 10 rounds, measured 14",
         "AUC goes from",
         "Over 20 rounds: 78 merged, 2 too late.",
         "no answer before the deadline",

@@ -182,6 +182,8 @@ def _evaluator(prepared: Prepared, runtime: Runtime, door: ReleaseDoor) -> Evalu
 
 def _started(prepared: Prepared, run_id: str, state: RunState) -> RunStarted:
     plan, clients = prepared.plan, len(prepared.federation)
+    # "loss" is the default of the stop rules; listeners then choose the usual metric themselves.
+    stated = plan.stop.metric != "loss" or plan.stop.target or plan.stop.patience
     return RunStarted(
         run_id=run_id,
         name=plan.name,
@@ -190,7 +192,7 @@ def _started(prepared: Prepared, run_id: str, state: RunState) -> RunStarted:
         trust_line=trust_line(plan),
         cohort=plan.rounds.wanted(clients),
         first_round=state.round + 1,
-        metric=plan.stop.metric,
+        metric=plan.stop.metric if stated else None,
     )
 
 

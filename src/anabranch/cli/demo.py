@@ -115,8 +115,8 @@ def _print(views: list[RunView]) -> None:
     if gains:
         most = max(gains, key=lambda row: row.gain.mean if row.gain else 0.0)
         say(
-            f"Training together, {most.client} gains most over training alone. Rows never left "
-            "their hospital; what did leave is listed in the report."
+            f"{most.client} gains most over training alone. No row of a patient is an input of the "
+            "coordinator; the report lists what is."
         )
 
 

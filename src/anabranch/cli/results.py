@@ -13,6 +13,7 @@ from anabranch.cli.guard import ExitCode
 from anabranch.cli.output import print_table, say, write_text
 
 if TYPE_CHECKING:
+    from anabranch.observe.intervals import Estimate
     from anabranch.observe.tables import ClientRow
     from anabranch.observe.view import RunView
 
@@ -108,8 +109,15 @@ def _cells(row: ClientRow, header: Sequence[str]) -> list[str]:
         "client": row.client,
         "test n": "–" if row.examples is None else str(row.examples),
         "federated": in_words(row.federated),
-        "local only": in_words(row.local_only),
-        "pooled": in_words(row.pooled),
+        "local only": _mean(row.local_only),
+        "pooled": _mean(row.pooled),
         "gain over local": in_words(row.gain, sign="+"),
     }
     return [texts[name] for name in header]
+
+
+def _mean(estimate: Estimate | None) -> str:
+    """Baselines without interval, so that the table fits a terminal; the report has them."""
+    from anabranch.observe.words import metric_in_words
+
+    return metric_in_words(None if estimate is None else estimate.mean)

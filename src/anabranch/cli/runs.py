@@ -111,6 +111,7 @@ def _print_facts(view: RunView, state: str) -> None:
         bytes_in_words,
         metric_in_words,
         metric_name,
+        number_in_words,
         seconds_in_words,
         share_in_words,
     )
@@ -126,7 +127,7 @@ def _print_facts(view: RunView, state: str) -> None:
     say(f"Payload: {up} from clients, {down} to clients")
     for check in view.limits:
         met = "met" if check.met else "missed"
-        measured = metric_in_words(check.measured)
+        measured = number_in_words(check.measured)
         say(f"Limit {check.name}: {met} (wanted {check.wanted}, measured {measured})")
     say(f"Releases: {len(view.releases)}; troubles: {len(view.troubles)}")
     if view.model:

@@ -36,20 +36,20 @@ class Estimate:
 
 
 def in_words(estimate: Estimate | None, sign: str = "") -> str:
-    """The mean, with its interval when there is one.
+    """The mean; with its interval, and one decimal less, when there is one.
 
     Args:
         estimate: None becomes a dash.
         sign: ``+`` for differences.
 
     >>> in_words(Estimate(0.05, 0.01, 0.03, 0.07, 5), sign="+")
-    '+0.0500 [+0.0300, +0.0700]'
+    '+0.050 [+0.030, +0.070]'
     """
     if estimate is None:
         return "–"
     if estimate.low is None or estimate.high is None:
         return f"{estimate.mean:{sign}.4f}"
-    return f"{estimate.mean:{sign}.4f} [{estimate.low:{sign}.4f}, {estimate.high:{sign}.4f}]"
+    return f"{estimate.mean:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:

@@ -21,7 +21,12 @@ from anabranch.observe.events import (
     RunStarted,
 )
 from anabranch.observe.view import EvaluationView, headline_metric, mean_over_clients
-from anabranch.observe.words import metric_in_words, metric_name, seconds_in_words
+from anabranch.observe.words import (
+    metric_in_words,
+    metric_name,
+    number_in_words,
+    seconds_in_words,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -50,7 +55,7 @@ def ending(event: RunEnded) -> str:
     lines = [f"Run {event.status} after {seconds_in_words(event.seconds)}: {event.reason}"]
     for check in event.limits:
         if not check.met:
-            found = metric_in_words(check.measured) if check.measured is not None else "nothing"
+            found = number_in_words(check.measured)
             lines.append(f"Limit missed: {check.name} (wanted {check.wanted}, measured {found})")
     return "\n".join(lines)
 

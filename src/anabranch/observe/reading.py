@@ -101,11 +101,10 @@ def _description(plan: Mapping[str, Json]) -> str:
 
 
 def _watched(plan: Mapping[str, Json]) -> str | None:
-    """The stop rules' metric, when they really watch one."""
-    if plan.get("stop.target") is None and plan.get("stop.patience") is None:
-        return None
+    """The stop rules' metric, unless it is the default that nobody looks at."""
     metric = plan.get("stop.metric")
-    return metric if isinstance(metric, str) else None
+    idle = plan.get("stop.target") is None and plan.get("stop.patience") is None
+    return metric if isinstance(metric, str) and not (idle and metric == "loss") else None
 
 
 def _round(stored: StoredRound) -> RoundView:

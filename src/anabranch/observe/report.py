@@ -23,6 +23,7 @@ from anabranch.observe.words import (
     bytes_in_words,
     metric_in_words,
     metric_name,
+    number_in_words,
     seconds_in_words,
     share_in_words,
     signed,
@@ -92,12 +93,12 @@ def render_report(view: RunView, repeats: Sequence[RunView] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["metric"] = metric_in_words
+    environment.filters["number"] = number_in_words
     style = (files("anabranch.observe") / "templates" / "report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
         run=view,
         style=Markup(style),
-        tiles=_tiles(view),
+        tiles=_tiles(view, repeats),
         pictures=pictures(view, repeats),
         clients=_client_table(view, repeats),
         sections=_sections(view),
@@ -137,7 +138,7 @@ def _repeats(store: RunSource, view: RunView) -> list[RunView]:
     return list(islice((other for other in views if are_repeats(view, other)), _MOST_REPEATS))
 
 
-def _tiles(view: RunView) -> list[Tile]:
+def _tiles(view: RunView, repeats: Sequence[RunView]) -> list[Tile]:
     done = view.rounds[-1].number if view.rounds else 0
     metric = view.shown_metric
     tiles = [
@@ -145,7 +146,7 @@ def _tiles(view: RunView) -> list[Tile]:
         Tile("Rounds", f"{done} of {view.rounds_planned}", f"{view.clients} clients"),
     ]
     if metric is not None:
-        tiles.append(_metric_tile(view, metric))
+        tiles.append(_metric_tile(view, repeats, metric))
     payload = view.bytes_up + view.bytes_down
     tiles += [
         Tile("Participation", share_in_words(view.participation), "of the clients asked"),
@@ -155,15 +156,16 @@ def _tiles(view: RunView) -> list[Tile]:
     return tiles
 
 
-def _metric_tile(view: RunView, metric: str) -> Tile:
-    mean = mean_row([view], metric)
+def _metric_tile(view: RunView, repeats: Sequence[RunView], metric: str) -> Tile:
+    mean = mean_row([view, *repeats], metric)
     if mean is None:
         return Tile(
             metric_name(metric), metric_in_words(overall(view.result, metric)), "final model"
         )
     gain = f", {signed(mean.gain.mean)} over local" if mean.gain is not None else ""
     value = metric_in_words(mean.federated.mean)
-    return Tile(metric_name(metric), value, f"mean over clients{gain}")
+    seeds = f" and {len(repeats) + 1} seeds" if repeats else ""
+    return Tile(metric_name(metric), value, f"mean over clients{seeds}{gain}")
 
 
 def _client_table(view: RunView, repeats: Sequence[RunView]) -> Table:

@@ -8,6 +8,7 @@ __all__ = [
     "bytes_in_words",
     "metric_in_words",
     "metric_name",
+    "number_in_words",
     "seconds_in_words",
     "share_in_words",
     "signed",
@@ -69,6 +70,17 @@ def metric_in_words(value: float | None) -> str:
     if not math.isfinite(value):
         return "not finite"
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3e}"
+
+
+def number_in_words(value: float | None) -> str:
+    """A measured number of any unit: whole numbers whole, others with four digits.
+
+    >>> number_in_words(180.0), number_in_words(0.97512), number_in_words(1_500_000.0)
+    ('180', '0.9751', '1,500,000')
+    """
+    if value is None:
+        return "nothing"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def signed(value: float | None) -> str:
