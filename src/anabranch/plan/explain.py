@@ -111,7 +111,7 @@ def _taking_part(plan: Plan, facts: Facts) -> Iterator[str]:
     yield f"{rounds.count} rounds; in each, {who}."
     if rounds.over_selection > 1:
         asked = f" ({rounds.asked(facts.clients)})" if facts.clients else ""
-        yield f"{rounds.over_selection:g} times as many are asked{asked}; the first answers count."
+        yield f"{rounds.over_selection:g} times as many are asked{asked}, as some may fail; every answer in time counts."
     needed = f"{rounds.needed(facts.clients)} updates" if facts.clients else "half the cohort"
     quorum = f"{rounds.quorum} updates" if rounds.quorum is not None else needed
     yield (

@@ -38,8 +38,8 @@ class RoundsPlan(Value):
     over_selection: float = Field(
         default=1.0, ge=1, le=10, json_schema_extra={"unit": "factor on the cohort"}
     )
-    """Ask this many times the cohort, and close the round when the cohort has answered. It hides
-    slow clients, and favours fast ones."""
+    """Ask this many times the cohort, so that enough answer although some fail or are late. Every
+    answer that arrives before the round closes counts."""
     quorum: int | None = Field(default=None, ge=1, json_schema_extra={"unit": "updates"})
     """Smallest number of updates that make a round. Left out: half the cohort, rounded up. A round
     below its quorum fails: its updates are dropped and it is tried again with other clients."""

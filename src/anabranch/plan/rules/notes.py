@@ -106,7 +106,8 @@ def _participation(plan: Plan) -> Iterator[Note]:
     if rounds.over_selection > 1:
         yield Note(
             ("rounds.over_selection",),
-            "The round closes when the cohort has answered; slow clients are heard less often.",
+            "More clients than the cohort are asked, and every answer in time counts: a round may "
+            "merge more updates than rounds.cohort says.",
         )
     fraction = rounds.cohort if isinstance(rounds.cohort, float) else None
     kept = [what for _, what, _ in keepers(plan)]
