@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from anabranch.data.federation import Examples
 from anabranch.learners.base import LocalResult, TrainingJob, batch_orders
-from anabranch.learners.flatten import FlatModel
+from anabranch.learners.flatten import FlatModel, batch_norms
 from anabranch.learners.losses import Loss
 from anabranch.learners.optim import Descent, Pull
 from anabranch.learners.torch_losses import mean_loss
@@ -24,7 +24,8 @@ class EagerEngine:
     """Trains any module with `torch.autograd.grad` over views of the flat vector.
 
     Random layers draw from PyTorch's generator, seeded with ``job.draws`` and restored afterwards:
-    the same client in the same round draws the same numbers in every worker.
+    the same client in the same round draws the same numbers in every worker. A batch of one example
+    has no variance: batch normalisation then uses its running statistics.
 
     Args:
         module: in training mode; its own parameters are not used.
@@ -36,6 +37,7 @@ class EagerEngine:
     def __init__(self, module: nn.Module, flat: FlatModel, loss: Loss, dtype: torch.dtype) -> None:
         self._module, self._flat, self._loss, self._dtype = module, flat, loss, dtype
         self._device = flat.w.device
+        self._mixing = [layer for layer in batch_norms(module).values() if layer.training]
         self._counters = [b for _, b in module.named_buffers() if not b.is_floating_point()]
         self._counts = [b.clone() for b in self._counters]
 
@@ -71,7 +73,7 @@ class EagerEngine:
             leaves.append(values[name])
         if x.is_floating_point():
             x = x.to(self._dtype)
-        outputs = functional_call(self._module, values, (x,))
+        outputs = self._outputs(values, x)
         loss = mean_loss(self._loss, outputs.float(), y)
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
         with torch.no_grad():
@@ -81,6 +83,14 @@ class EagerEngine:
                 else:
                     flat.gradients[name].copy_(gradient)
         return float(loss.detach())
+
+    def _outputs(self, values: dict[str, Tensor], x: Tensor) -> Tensor:
+        for layer in self._mixing:
+            layer.train(len(x) > 1)
+        outputs: Tensor = functional_call(self._module, values, (x,))
+        for layer in self._mixing:
+            layer.train()
+        return outputs
 
 
 def make_descent(flat: FlatModel, start: Vector, job: TrainingJob) -> Callable[[], None]:

@@ -66,6 +66,8 @@ def trace_gradient(
     mixing = [name for name, layer in batch_norms(module).items() if layer.training]
     if mixing:
         raise Refused(f"batch normalisation ({', '.join(mixing)}) mixes the examples of a batch")
+    if any(isinstance(layer, nn.RNNBase) for layer in module.modules()):
+        raise Refused("a recurrent layer becomes one operation for each position and gate")
     names = tuple(values)
     gradient = _gradient(module, names, flat.trained, loss)
     inputs = (*values.values(), batch.x, batch.t, batch.weight)

@@ -21,15 +21,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from anabranch.testing.algorithm import AlgorithmContract
     from anabranch.testing.fold import FoldContract
+    from anabranch.testing.learner import LearnerContract
     from anabranch.testing.stage import StageSuite
     from anabranch.testing.states import StatesContract
     from anabranch.testing.store import StoreContract
 
-__all__ = ["AlgorithmContract", "FoldContract", "StageSuite", "StatesContract", "StoreContract"]
+__all__ = [
+    "AlgorithmContract",
+    "FoldContract",
+    "LearnerContract",
+    "StageSuite",
+    "StatesContract",
+    "StoreContract",
+]
 
 _MODULES = {
     "AlgorithmContract": "anabranch.testing.algorithm",
     "FoldContract": "anabranch.testing.fold",
+    "LearnerContract": "anabranch.testing.learner",
     "StageSuite": "anabranch.testing.stage",
     "StatesContract": "anabranch.testing.states",
     "StoreContract": "anabranch.testing.store",
