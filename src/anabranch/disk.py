@@ -143,9 +143,10 @@ def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
 
 
 def make_directory(path: Path, what: str, faults: Faults = no_faults) -> None:
-    """Create ``path`` (its parent must exist) so that the entry survives a power cut."""
+    """Create ``path`` and its parents so that their entries survive a power cut."""
     if path.is_dir():
         return
+    make_directory(path.parent, what, faults)
     faults.reach(f"{what}.mkdir.before")
     path.mkdir(exist_ok=True)
     _sync_entries(path.parent)

@@ -222,6 +222,13 @@ def test_without_sqlalchemy(tmp_path: Path) -> None:
     assert "anabranch[coordinator]" in found.stderr
 
 
+def test_client_states_that_are_gone(tmp_path: Path) -> None:
+    with SlotFile(tmp_path / "s", 3, 4) as states:
+        states.restore({})
+        with pytest.raises(AnabranchError, match="AB-619"):
+            states.restore({1: 0})
+
+
 def test_client_state_file_of_another_shape(tmp_path: Path) -> None:
     SlotFile(tmp_path / "s", 3, 4).close()
     SlotFile(tmp_path / "s", 3, 4).close()

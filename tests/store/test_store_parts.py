@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from anabranch.client.states import SlotFile, SlotMap
-from anabranch.coordinator.store import GroupedCommits, RoundRecord, RunRecord, RunSession, Store
+from anabranch.coordinator.store import (
+    GroupedCommits,
+    RoundRecord,
+    RunRecord,
+    RunSession,
+    Store,
+    StoredEvent,
+)
 from anabranch.coordinator.store.blobs import Blobs
 from anabranch.coordinator.store.locks import FileLock
 from anabranch.disk import no_faults
@@ -154,6 +161,30 @@ def test_reader_while_a_run_goes_on(session: RunSession, tmp_path: Path) -> None
         assert len(reader.rounds(session.run_id, clients=False)) == 29
 
 
+def test_two_processes_with_equal_states(tmp_path: Path) -> None:
+    """Twice the same run at the same time: they share blobs and neither loses one."""
+    with Store.open(tmp_path) as store:
+        runs = [store.create_run(RunRecord("r")) for _ in range(2)]
+    children = []
+    for run_id in runs:
+        children.append(os.fork())
+        if children[-1] == 0:
+            code = 1
+            try:
+                with Store.open(tmp_path) as store, store.session(run_id) as mine:
+                    for number in range(1, 80):
+                        mine.commit([record(number, slots={number: 1})])
+                        mine.note(StoredEvent("resumed", "reads first, then writes"))
+                        assert store.model(run_id)["step"] == number
+                code = 0
+            finally:
+                os._exit(code)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    with Store.open(tmp_path) as store:
+        assert [store.model(run_id)["step"] for run_id in runs] == [79, 79]
+    assert len(list(tmp_path.glob("blobs/*/*"))) == 1
+
+
 def _fill(path: Path, client: int, slot: int) -> None:
     states = SlotMap(path, 3, 4)
     states.write(client, slot, np.full(4, client + 1, np.float32))
@@ -191,6 +222,47 @@ def test_left_over_workers_are_waited_for(tmp_path: Path) -> None:
             second.restore({}, patience=0.05)
         second.restore({}, patience=10)
     os.waitpid(child, 0)
+
+
+def test_a_reserved_slot_stays_reserved(tmp_path: Path) -> None:
+    """Told once, told always: a commit in the middle of a task does not give the slot away."""
+    with SlotFile(tmp_path / "s", 1, 4) as states:
+        for _ in range(2):
+            states.write_pending(0, np.ones(4, np.float32))
+            states.promote(0)
+        told = states.pending_slot(0)
+        states.committed()
+        assert states.pending_slot(0) == told
+        states.discard(0)
+        assert states.pending_slot(0) != states.current_slot(0)
+
+
+def test_closed_sessions_write_nothing(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        session = store.session(store.create_run(RunRecord("r")))
+        session.close()
+        session.close()
+        for call in (
+            lambda: session.commit([record(1)]),
+            session.note,
+            lambda: session.finish("failed"),
+        ):
+            with pytest.raises(ValueError, match="closed"):
+                call()
+
+
+def test_many_stores_leave_no_open_files(tmp_path: Path) -> None:
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    Store.open(tmp_path).close()
+    before = opened()
+    for _ in range(5):
+        with Store.open(tmp_path) as store, store.session(store.create_run(RunRecord("r"))) as one:
+            one.commit([record(1)])
+            with SlotFile(one.states_path, 2, 2):
+                pass
+    assert opened() <= before
 
 
 def test_slot_arguments(tmp_path: Path) -> None:

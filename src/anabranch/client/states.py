@@ -61,6 +61,9 @@ class SlotMap:
     Reads and writes are positioned system calls, not a memory map: a full disk is then an error
     instead of a fatal signal, and pages do not count as memory of every worker.
 
+    Attributes:
+        fresh: whether this object created the file and nothing in it was committed yet.
+
     Args:
         path: created sparse when absent.
         clients: number of clients N.
@@ -77,6 +80,7 @@ class SlotMap:
         if clients < 1 or length < 1:
             raise ValueError("a slot file needs at least one client and one value")
         self.path, self.clients, self.length = Path(path), clients, length
+        self.fresh = False
         self._faults = faults
         self._bytes = length * _ITEM
         with explained(self.path, "opening the client states"):
@@ -160,6 +164,7 @@ class SlotMap:
                     fix="resume with the data and algorithm that the run was started with.",
                 )
             # New, or killed right here before: the header comes last and makes the file valid.
+            self.fresh = True
             os.ftruncate(self._descriptor, size)
             os.pwrite(self._descriptor, wanted, 0)
             os.fsync(self._descriptor)
@@ -264,6 +269,7 @@ class SlotFile:
     def committed(self) -> None:
         """The commit that names `durable` happened."""
         np.copyto(self._durable, self._current)
+        self.map.fresh = False
 
     def restore(self, slots: Mapping[int, int], *, patience: float = 10.0) -> None:
         """Go on from what the store says; everything newer in the file is forgotten.
@@ -274,8 +280,15 @@ class SlotFile:
                 could still write.
 
         Raises:
-            AnabranchError: AB-616 when such workers stay alive.
+            AnabranchError: AB-616 when such workers stay alive; AB-619 when there should be
+                memories but the file is new.
         """
+        if slots and self.map.fresh:
+            raise AnabranchError(
+                "AB-619",
+                f"the client states of the run are missing: there was no {self.map.path}.",
+                fix="restore the file from a backup of the store, or start the run again.",
+            )
         self.map.wait_for_others(patience)
         self._durable.fill(-1)
         if slots:
