@@ -267,3 +267,47 @@ def test_a_class_from_a_cell_is_simulated_and_not_served() -> None:
     with pytest.raises(AnabranchError, match="AB-110"):
         require_servable(plan)
     require_servable(BASE)
+
+
+OWN = '''
+from anabranch.algorithms import FedAvg
+from anabranch.updates import Stage, StageContract
+
+
+class Damped(FedAvg):
+    """FedAvg with a factor of its own."""
+
+    factor: float = 0.5
+    """How much of the mean is taken."""
+
+
+class Nothing(Stage):
+    """Leaves every update as it is."""
+
+    name = "nothing"
+    strength: int = 1
+    """How much nothing."""
+
+    def contract(self):
+        return StageContract(linear=True, unbiased=True)
+'''
+
+
+def test_own_classes_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_plan_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = HEAD + (
+        '[algorithm]\nname = "own_plan_parts:Damped"\nfactor = 0.25\n'
+        '[[updates.stages]]\nkind = "own_plan_parts:Nothing"\nstrength = 3\n'
+    )
+    plan = parse_plan(text)
+    assert plan.algorithm.model_dump()["factor"] == 0.25
+    assert plan.updates.stages[0].name == "nothing"
+    assert [r.name for r in plan.callables] == ["own_plan_parts:Damped", "own_plan_parts:Nothing"]
+    assert plan.servable
+    assert judge(plan).accepted
+    assert parse_plan(dump_toml(plan)) == plan.resolved()
+    assert Plan.model_validate(plan.model_dump(mode="json")) == plan
+    assert failure(text.replace("strength = 3", "strength = 'x'")).code == "AB-105"
+    assert failure(text.replace("factor = 0.25", "facto = 0.25")).code == "AB-103"
+    assert failure(text.replace(":Damped", ":Absent")).code == "AB-421"

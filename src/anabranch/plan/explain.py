@@ -108,10 +108,11 @@ def _taking_part(plan: Plan, facts: Facts) -> Iterator[str]:
     else:
         share = f" ({rounds.wanted(facts.clients)}{fleet})" if facts.clients else ""
         who = f"{rounds.cohort:.4g} of the clients{share}, drawn anew each time"
-    yield f"{rounds.count} rounds; in each, {who}."
+    yield f"{_count(rounds.count, 'round', 'rounds')}; in each, {who}."
     if rounds.over_selection > 1:
         asked = f" ({rounds.asked(facts.clients)})" if facts.clients else ""
-        yield f"{rounds.over_selection:g} times as many are asked{asked}, as some may fail; every answer in time counts."
+        times = f"{rounds.over_selection:g} times as many are asked{asked}"
+        yield f"{times}, as some may fail; every answer in time counts."
     needed = f"{rounds.needed(facts.clients)} updates" if facts.clients else "half the cohort"
     quorum = f"{rounds.quorum} updates" if rounds.quorum is not None else needed
     yield (
@@ -124,14 +125,18 @@ def _taking_part(plan: Plan, facts: Facts) -> Iterator[str]:
 
 def _local(plan: Plan) -> Iterator[str]:
     local = plan.local
-    work = f"{local.epochs} passes over its examples" if local.epochs else f"{local.steps} steps"
+    work = _count(local.epochs, "pass", "passes") if local.epochs else f"{local.steps} steps"
     batch = f"{local.batch_size} examples a step" if local.batch_size else "all examples a step"
     yield (
-        f"{work}, {batch}, {_optimizer(local)}, learning rate {local.learning_rate:g}"
-        f"{_schedule(local.schedule)}."
+        f"{work} over its examples, {batch}, {_optimizer(local)}, "
+        f"learning rate {local.learning_rate:g}{_schedule(local.schedule)}."
     )
     if local.clip_norm is not None:
         yield f"Each batch gradient is cut to a norm of at most {local.clip_norm:g}."
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _optimizer(local: LocalTraining) -> str:
@@ -238,7 +243,7 @@ def _measured(plan: Plan) -> Iterator[str]:
 
 def _ending(plan: Plan) -> Iterator[str]:
     stop, limits = plan.stop, plan.limits
-    yield f"After {plan.rounds.count} rounds at the latest."
+    yield f"After {_count(plan.rounds.count, 'round', 'rounds')} at the latest."
     if stop.target is not None:
         sign = "at most" if stop.better == "minimize" else "at least"
         verb = "It stops" if stop.at_target else "It is noted"
