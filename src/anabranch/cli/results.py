@@ -73,9 +73,11 @@ def results_of(view: RunView, store: Path) -> dict[str, object]:
 
 
 def exit_by(views: Sequence[RunView]) -> None:
-    """Leave with 1 when a run failed, with 3 when a limit is missed; return otherwise."""
+    """Leave with 1 when a run failed, 130 when it was stopped, 3 when a limit is missed."""
     if any(view.status == "failed" for view in views):
         raise typer.Exit(ExitCode.ERROR)
+    if any(view.status == "stopped" for view in views):
+        raise typer.Exit(ExitCode.INTERRUPTED)
     if any(not check.met for view in views for check in view.limits):
         raise typer.Exit(ExitCode.LIMITS_MISSED)
 
