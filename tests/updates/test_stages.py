@@ -191,6 +191,78 @@ def test_every_order_is_undone_or_refused(stages: tuple[Stage, ...]) -> None:
     assert pipeline.finest is Finest.INDIVIDUALS
 
 
+class Flip(Stage):
+    """Turns the vector round; undone on the sum. Does not commute with `Ramp`."""
+
+    name: ClassVar[str] = "flip"
+
+    def contract(self) -> StageContract:
+        return StageContract(linear=True, unbiased=True)
+
+    def encode(
+        self, update: Update, memory: Mapping[str, Vector], context: EncodeContext
+    ) -> Encoded:
+        return with_delta(update, update.vectors["delta"][::-1]), {}
+
+    def decode_sum(self, total: Total) -> Total:
+        sums = {**total.sums, "delta": total.sums["delta"][::-1]}
+        return Total(total.sections, sums, total.contributors)
+
+
+class Ramp(Flip):
+    """Multiplies coordinate i by 2 ** i."""
+
+    name: ClassVar[str] = "ramp"
+
+    def encode(
+        self, update: Update, memory: Mapping[str, Vector], context: EncodeContext
+    ) -> Encoded:
+        delta = update.vectors["delta"]
+        return with_delta(update, delta * 2.0 ** np.arange(len(delta))), {}
+
+    def decode_sum(self, total: Total) -> Total:
+        delta = total.sums["delta"]
+        sums = {**total.sums, "delta": delta / 2.0 ** np.arange(len(delta))}
+        return Total(total.sections, sums, total.contributors)
+
+
+class Move(Roots):
+    """Adds one; undone for each update. Does not commute with `Roots`."""
+
+    name: ClassVar[str] = "move"
+
+    def encode(
+        self, update: Update, memory: Mapping[str, Vector], context: EncodeContext
+    ) -> Encoded:
+        return with_delta(update, update.vectors["delta"] + 1), {}
+
+    def decode_one(self, update: Update) -> Update:
+        return with_delta(update, update.vectors["delta"] - 1)
+
+
+@pytest.mark.parametrize(
+    ("stages", "sent"),
+    [
+        ([Flip(), Ramp()], [16.0, 8.0, 16.0]),
+        ([Ramp(), Flip()], [64.0, 8.0, 4.0]),
+        ([Ramp(), Flip(), Scale(exponent=1)], [128.0, 16.0, 8.0]),
+        ([Move(), Roots()], [5.0**0.5, 5.0**0.5, 17.0**0.5]),
+        ([Roots(), Move()], [3.0, 3.0, 5.0]),
+    ],
+    ids=lambda value: "-".join(getattr(item, "name", "") for item in value),
+)
+def test_stages_are_undone_last_first(stages: list[Stage], sent: list[float]) -> None:
+    """Pairs that do not commute: what is sent shows the order of encoding."""
+    pipeline, sections = compile_stages(stages), Sections((Section.vector("delta", 3),))
+    delta = np.float32([4, 4, 16])
+    context = EncodeContext("a", 1, np.random.default_rng(0), prepared={})
+    encoded, _ = pipeline.encode(Update({"delta": delta}, {}), {}, context)
+    assert np.allclose(encoded.vectors["delta"], sent)
+    accumulator = Accumulator(FoldPlan(sections, capacity=1))
+    accumulator.add(pipeline.decode_one(encoded), "a")
+    assert np.allclose(pipeline.decode_sum(accumulator.total()).sums["delta"], delta, atol=1e-5)
+
+
 def test_a_stage_twice_is_refused() -> None:
     with pytest.raises(AnabranchError, match="AB-410"):
         compile_stages([Clip(max_norm=1), Scale(), Clip(max_norm=2)])
