@@ -112,15 +112,16 @@ def test_types_in_words() -> None:
 
 
 def test_explanation_of_the_demo() -> None:
-    text = explain(example("silo.toml"), Facts(clients=4, dim=33))
+    plan = example("silo.toml")
+    text = explain(plan, Facts(clients=4, dim=33))
     for part in (
         "the coordinator can read every update; no differential privacy",
-        "30 rounds; in each, every client of 4",
+        f"{plan.rounds.count} rounds; in each, every client of 4",
         "w  <- w + eta_s * sum_i p_i Delta_i",
         "delta: 132 bytes",
         "Clients keep nothing between rounds",
         "examples never do",
-        "min_participation = 0.9",
+        f"min_participation = {plan.limits.min_participation}",
     ):
         assert part in text
     assert max(map(len, text.splitlines())) <= 100
