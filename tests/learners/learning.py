@@ -14,9 +14,7 @@ from anabranch.learners.plan import ModelPlan
 from anabranch.learners.torch_learner import EngineName, TorchLearner
 
 
-def blobs(
-    count: int, seed: int = 0, shape: tuple[int, ...] = (6,), classes: int = 3
-) -> Examples:
+def blobs(count: int, seed: int = 0, shape: tuple[int, ...] = (6,), classes: int = 3) -> Examples:
     """Classes with different means; real targets when ``classes`` is 0."""
     draw = np.random.default_rng(seed)
     y = draw.integers(0, classes or 3, count)

@@ -90,9 +90,7 @@ def test_optimizers_are_pytorchs(name: str, engine: EngineName) -> None:
 @pytest.mark.parametrize("engine", ["eager", "traced", "closed-form"])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
 @pytest.mark.parametrize("clip", [None, 0.05])
-def test_corrections_and_clipping(
-    optimizer: str, clip: float | None, engine: EngineName
-) -> None:
+def test_corrections_and_clipping(optimizer: str, clip: float | None, engine: EngineName) -> None:
     learner, data = own(mlp, engine=engine), blobs(27)
     draw = np.random.default_rng(0)
     start = learner.initial(1)
@@ -282,6 +280,6 @@ def test_bfloat16_is_near_float32_and_keeps_float32_parameters() -> None:
         assert learner.engine_report.engine == "traced", learner.engine_report
     start = learner.initial(0)
     moved = np.linalg.norm(ends[0] - start)
-    assert 0 < np.linalg.norm(ends[1] - ends[0]) < 0.05 * moved
+    assert 0 < np.linalg.norm(ends[1] - ends[0]) < 0.1 * moved
     # Some coordinates must be finer than bfloat16 can say.
     assert (ends[1].view(np.uint32) & 0xFFFF).any()

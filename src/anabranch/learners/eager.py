@@ -38,15 +38,16 @@ class EagerEngine:
         self._module, self._flat, self._loss, self._dtype = module, flat, loss, dtype
         self._device = flat.w.device
         self._mixing = [layer for layer in batch_norms(module).values() if layer.training]
-        self._counters = [b for _, b in module.named_buffers() if not b.is_floating_point()]
-        self._counts = [b.clone() for b in self._counters]
+        # Buffers outside the vector (counters, a module's own memory) start over for each client.
+        self._buffers = [b for name, b in module.named_buffers() if name not in flat.views]
+        self._fresh = [b.clone() for b in self._buffers]
 
     def train(self, start: Vector, data: Examples, job: TrainingJob) -> LocalResult:
         """Train from ``start``; see `Learner.train`."""
         flat = self._flat
         flat.w.copy_(torch.from_numpy(np.require(start, np.float32, ["C", "W"])))
-        for buffer, value in zip(self._counters, self._counts, strict=True):
-            buffer.copy_(value)  # counters of normalisation layers start over for each client
+        for buffer, value in zip(self._buffers, self._fresh, strict=True):
+            buffer.copy_(value)
         descent = make_descent(flat, start, job)
         x, y = torch.from_numpy(_own(data.x)), torch.from_numpy(_own(data.y))
         steps, rows, loss_sum = 0, 0, 0.0

@@ -72,10 +72,11 @@ def trace_gradient(
     gradient = _gradient(module, names, flat.trained, loss)
     inputs = (*values.values(), batch.x, batch.t, batch.weight)
     before = _state(module)
-    graph = _traced(gradient, inputs)
-    _check_graph(graph)
+    _run(gradient, inputs)
     if before != _state(module):
         raise Refused("the module changes its own attributes or buffers while it computes")
+    graph = _traced(gradient, inputs)
+    _check_graph(graph)
     _prove_filling(graph, gradient, tuple(values.values()), batch)
     return graph
 
@@ -121,10 +122,20 @@ def _check_graph(graph: GraphModule) -> None:
     for node in nodes:
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
-        if torch.Tag.nondeterministic_seeded in node.target.tags:
+        if torch.Tag.nondeterministic_seeded in node.target.tags and not _never_drops(node):
             raise Refused(f"random operation {node.target} does not fit filled batches")
         if node.target._schema.is_mutable:
             raise Refused(f"operation {node.target} changes its input")
+
+
+def _never_drops(node: Node) -> bool:
+    """Whether an operation with optional dropout (attention) has it switched off."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    for index, argument in enumerate(node.target._schema.arguments):
+        if argument.name == "dropout_p":
+            given = node.args[index] if index < len(node.args) else argument.default_value
+            return bool(node.kwargs.get("dropout_p", given) == 0)
+    return False
 
 
 def _state(module: nn.Module) -> list[object]:
@@ -170,7 +181,7 @@ def _run(function: Gradient, inputs: tuple[Tensor, ...]) -> tuple[Tensor | None,
         return function(*inputs)
     except Exception as error:  # a shape written into the module, for example
         text = str(error).strip().splitlines() or [type(error).__name__]
-        raise Refused(f"the module fails on a short batch: {text[0]}") from error
+        raise Refused(f"the module fails: {text[0]}") from error
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

@@ -165,7 +165,8 @@ class TracedEngine:
             wide, x = x, x.to(self._dtype)
             before.append(partial(x.copy_, wide))
         batch = Batch(x, torch.from_numpy(loader.t), torch.from_numpy(loader.weight))
-        graph = trace_gradient(self._module, flat, values, batch, self._loss)
+        with torch.random.fork_rng(devices=[]):
+            graph = trace_gradient(self._module, flat, values, batch, self._loss)
         inputs = (*values.values(), batch.x, batch.t, batch.weight)
         parameters = [flat.views[name] for name in flat.trained]
         gradients = None if fused else [flat.gradients[name] for name in flat.trained]

@@ -22,7 +22,7 @@ class EvaluationPlan(Value):
     """Rounds between evaluations; 0 means after the last round only."""
     on: Literal["clients", "holdout", "both"] = "clients"
     """Whose examples: each client's own test split, the coordinator's hold-out set, or both."""
-    bins: int = Field(default=256, ge=2, le=65536, json_schema_extra={"unit": "bins"})
+    bins: int = Field(default=512, ge=2, le=65536, json_schema_extra={"unit": "bins"})
     """Bins of the score histograms that AUC is computed from; more is finer and larger."""
     baselines: tuple[Literal["local-only", "pooled"], ...] = ()
     """Also train, for comparison: each client alone ("local-only"), or one model on the data of all
