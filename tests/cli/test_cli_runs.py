@@ -82,7 +82,8 @@ def test_simulate_tells_on_stderr_and_answers_on_stdout(tmp_path: Path) -> None:
 
 def test_quiet_json_on_stdout_is_json_and_nothing_else(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
-    results = [simulate(tmp_path, "-q", "--json", "-", "--kind", k) for k in ("inline", "spawn")]
+    kinds = (["--kind", "inline"], ["--kind", "spawn", "--workers", "2"])
+    results = [simulate(tmp_path, "-q", "--json", "-", *kind) for kind in kinds]
     assert [r.stderr for r in results] == ["", ""]
     first, second = (json.loads(r.stdout) for r in results)
     assert first["model_sha256"] == second["model_sha256"]  # workers change no bit

@@ -115,8 +115,8 @@ def _print(views: list[RunView]) -> None:
     if gains:
         most = max(gains, key=lambda row: row.gain.mean if row.gain else 0.0)
         say(
-            f"{most.client} gains most over training alone. No row of a patient is an input of the "
-            "coordinator; the report lists what is."
+            f"{most.client} gains most over training alone. The coordinator is given no patient's "
+            "row; the report lists what it is given."
         )
 
 

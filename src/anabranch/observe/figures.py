@@ -1,4 +1,4 @@
-"""The pictures of a run: convergence, clients, participation, bytes, time.
+"""The pictures of a run: how good the model became, and for whom.
 
 Each function takes a view and returns a `Picture`, or None when the run has nothing to draw. Every
 picture carries its caption and a text alternative with the same message.
@@ -6,15 +6,15 @@ picture carries its caption and a text alternative with the same message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from anabranch.observe.compare import Measure
+from anabranch.observe.effort import bytes_by_round, participation, time_by_phase
 from anabranch.observe.events import Metrics
-from anabranch.observe.svg import MUTED, SERIES, drawing
+from anabranch.observe.svg import MUTED, SERIES, Picture, drawing, round_axis
 from anabranch.observe.tables import ClientRow, client_rows
 from anabranch.observe.view import (
     EvaluationView,
@@ -25,53 +25,17 @@ from anabranch.observe.view import (
     overall,
 )
 from anabranch.observe.words import (
-    bytes_in_words,
     metric_in_words,
     metric_name,
-    seconds_in_words,
-    share_in_words,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "Picture",
-    "bytes_by_round",
-    "clients_against_local",
-    "convergence",
-    "participation",
-    "pictures",
-    "time_by_phase",
-]
+__all__ = ["clients_against_local", "convergence", "pictures"]
 
-_BARS_UP_TO = 80
 _ROWS_UP_TO = 24
 _BANDS = " Means over seeds; the broad line is the 95 % interval of the federated model."
-_FATE_COLOURS = {
-    "merged": SERIES[0],
-    "too late": SERIES[1],
-    "lost": SERIES[3],
-    "refused": SERIES[4],
-    "failed": SERIES[5],
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One drawing with its words.
-
-    Attributes:
-        name: identifier on the page.
-        title: heading.
-        svg: the drawing, inline.
-        caption: what is drawn and how it was measured.
-    """
-
-    name: str
-    title: str
-    svg: str
-    caption: str
 
 
 def pictures(view: RunView, repeats: Sequence[RunView] = ()) -> tuple[Picture, ...]:
@@ -110,7 +74,7 @@ def convergence(view: RunView) -> Picture | None:
             style = "--" if index == 1 else ":"
             axes.axhline(value, color=SERIES[index], linestyle=style, linewidth=1.6)
         _end_labels(axes, [("federated", values[-1]), *references])
-        _round_axis(axes, rounds_)
+        round_axis(axes, rounds_)
         axes.set_ylabel(metric_name(metric))
 
     band = " The band spans the 10th to the 90th percentile of the clients." if bands else ""
@@ -247,97 +211,3 @@ def _client_histogram(
     said = f"{len(values)} clients: {label} has p10 {low}, median {middle}, p90 {high}."
     caption = f"{said} A {better} {named} is better."
     return Picture("clients", "What each client gets", drawing("clients", said, draw), caption)
-
-
-def participation(view: RunView) -> Picture | None:
-    """Clients asked in each round, by what became of them."""
-    rounds = [r for r in view.rounds if r.fates]
-    if not rounds:
-        return None
-    names = sorted({f for r in rounds for f in r.fates}, key=lambda f: (f != "merged", f))
-    spare = iter(SERIES[1:] * 4)
-    series = [
-        (name, [r.fates.get(name, 0) for r in rounds], _FATE_COLOURS.get(name) or next(spare))
-        for name in names
-    ]
-    draw = _stacked([r.number for r in rounds], series, "clients")
-    totals = ", ".join(f"{sum(values)} {name}" for name, values, _ in series)
-    said = f"Over {len(rounds)} rounds: {totals}."
-    caption = (
-        f"Clients asked in each round and what became of their task; "
-        f"{share_in_words(view.participation)} of those asked are in the model."
-    )
-    svg = drawing("participation", said, draw, height=2.6)
-    return Picture("participation", "Participation", svg, caption)
-
-
-def bytes_by_round(view: RunView) -> Picture | None:
-    """Payload bytes up and down in each round."""
-    rounds = [r for r in view.rounds if r.bytes_up or r.bytes_down]
-    if not rounds:
-        return None
-    largest = max(max(r.bytes_up, r.bytes_down) for r in rounds)
-    unit = bytes_in_words(largest).split()[1]
-    scale = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
-    series = [
-        ("to the coordinator", [r.bytes_up / scale for r in rounds], SERIES[0]),
-        ("to the clients", [r.bytes_down / scale for r in rounds], SERIES[2]),
-    ]
-    draw = _stacked([r.number for r in rounds], series, unit)
-    up, down = bytes_in_words(view.bytes_up), bytes_in_words(view.bytes_down)
-    said = f"All rounds: {up} to the coordinator, {down} to the clients."
-    caption = f"Payload of tasks and updates, without transport overhead. {said}"
-    return Picture("bytes", "Bytes", drawing("bytes", said, draw, height=2.6), caption)
-
-
-def time_by_phase(view: RunView) -> Picture | None:
-    """Wall time of each round by phase."""
-    rounds = [r for r in view.rounds if r.phases]
-    if not rounds:
-        return None
-    names = list(dict.fromkeys(name for r in rounds for name in r.phases))
-    slowest = max(r.seconds or sum(r.phases.values()) for r in rounds)
-    scale, unit = (1000.0, "ms") if slowest < 1 else (1.0, "s")
-    series = [
-        (name, [scale * r.phases.get(name, 0.0) for r in rounds], SERIES[i % len(SERIES)])
-        for i, name in enumerate(names)
-    ]
-    draw = _stacked([r.number for r in rounds], series, unit)
-    totals = {name: sum(r.phases.get(name, 0.0) for r in rounds) for name in names}
-    said = "; ".join(f"{name} {seconds_in_words(total)}" for name, total in totals.items())
-    caption = f"Wall time of each round by phase, at the coordinator. In all: {said}."
-    return Picture("time", "Time", drawing("time", said, draw, height=2.6), caption)
-
-
-def _stacked(
-    rounds: Sequence[int], series: Sequence[tuple[str, Sequence[float], str]], label: str
-) -> Callable[[Axes], None]:
-    """Stacked bars by round; filled steps when there are too many rounds for bars."""
-
-    def draw(axes: Axes) -> None:
-        bottom = np.zeros(len(rounds))
-        for name, values, colour in series:
-            top = bottom + np.asarray(values, np.float64)
-            if len(rounds) <= _BARS_UP_TO:
-                axes.bar(rounds, top - bottom, bottom=bottom, color=colour, label=name, width=0.8)
-            else:
-                axes.fill_between(
-                    rounds, bottom, top, step="mid", color=colour, label=name, linewidth=0
-                )
-            bottom = top
-        axes.set_ylim(0, max(float(bottom.max()) * 1.05, 1e-9))
-        axes.set_ylabel(label)
-        axes.grid(visible=False, axis="x")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(series), 5))
-        _round_axis(axes, rounds)
-
-    return draw
-
-
-def _round_axis(axes: Axes, rounds: Sequence[int]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    margin = 0.5 if len(rounds) <= _BARS_UP_TO else 0.0
-    axes.set_xlim(rounds[0] - margin, rounds[-1] + max(margin, 0.01))
-    axes.set_xlabel("round")

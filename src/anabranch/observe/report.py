@@ -32,6 +32,7 @@ from anabranch.observe.words import (
 __all__ = ["render_report", "write_report"]
 
 _MOST_REPEATS = 50
+_MOST_ROWS = 500
 _STATES = {"complete": "good", "failed": "bad"}
 
 
@@ -181,7 +182,9 @@ def _client_table(view: RunView, repeats: Sequence[RunView]) -> Table:
     seeds = f", mean over {len(repeats) + 1} seeds with 95 % interval" if repeats else ""
     mean = mean_row([view, *repeats], metric) if rows else None
     every = rows if mean is None else (*rows, mean)
-    cells = tuple(_client_cells(row, shown) for row in every)
+    cells = tuple(_client_cells(row, shown) for row in every[-_MOST_ROWS:])
+    if len(every) > _MOST_ROWS:
+        seeds += f"; {len(every) - _MOST_ROWS} more in `runs export --format clients`"
     return Table(f"{metric_name(metric)} by client{seeds}", header, cells, folded=len(rows) > 24)
 
 
@@ -255,10 +258,12 @@ def _span(numbers: list[int]) -> str:
 
 
 def _troubles(view: RunView) -> Section:
-    rows = [(str(t.round), t.client, t.fate, t.reason) for t in view.troubles]
+    rows = [(str(t.round), t.client, t.fate, t.reason) for t in view.troubles[:_MOST_ROWS]]
+    left = len(view.troubles) - len(rows)
+    more = f"{left} more are in `anabranch runs export --format events`." if left else ""
     header = ("round", "client", "fate", "reason")
     table = _words("Clients that did not contribute", header, rows)
-    return Section("troubles", "Troubles", table, "Every client that was asked contributed.")
+    return Section("troubles", "Troubles", table, "Every client that was asked contributed.", more)
 
 
 def _versions(view: RunView) -> Section:

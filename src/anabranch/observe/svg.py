@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.typing import RcKeyType
 
-__all__ = ["INK", "MUTED", "RULE", "SERIES", "drawing"]
+__all__ = ["BARS_UP_TO", "INK", "MUTED", "RULE", "SERIES", "Picture", "drawing", "round_axis"]
 
 INK, MUTED, RULE = "#010101", "#020202", "#030303"
 """Marker colours: text, secondary text, grid lines."""
 
 SERIES = tuple(f"#0401{number:02x}" for number in range(1, 7))
 """Marker colours of the data series."""
+
+BARS_UP_TO = 80
+"""Rounds that are drawn as bars; more become a filled line."""
 
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)
@@ -56,6 +60,23 @@ _STYLE: dict[RcKeyType, object] = {
     "figure.facecolor": "none",
     "lines.linewidth": 2.0,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One drawing with its words.
+
+    Attributes:
+        name: identifier on the page.
+        title: heading.
+        svg: the drawing, inline.
+        caption: what is drawn and how it was measured.
+    """
+
+    name: str
+    title: str
+    svg: str
+    caption: str
 
 
 def drawing(
@@ -109,3 +130,13 @@ def _inline(text: str, name: str, alternative: str) -> str:
         body = body.replace(colour, f"var({variable})")
     opening = f'<svg role="img" aria-labelledby="{name}-alt" viewBox="{box[1] if box else ""}">'
     return f'{opening}<title id="{name}-alt">{escape(alternative)}</title>{body.strip()}'
+
+
+def round_axis(axes: Axes, rounds: Sequence[int]) -> None:
+    """Whole rounds from left to right, with half a round of room where there are few."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    margin = 0.5 if len(rounds) <= BARS_UP_TO else 0.0
+    axes.set_xlim(rounds[0] - margin, rounds[-1] + max(margin, 0.01))
+    axes.set_xlabel("round")
