@@ -53,6 +53,7 @@ RUNTIMES = {
     "closed_form": RuntimePlan(kind="fork", engine="closed-form"),
     "bf16": RuntimePlan(kind="fork", engine="traced"),
 }
+LOCAL = LocalTraining(batch_size=BATCH, learning_rate=LEARNING_RATE, shuffle=False)
 
 
 def net(item: str) -> nn.Module:
@@ -81,7 +82,7 @@ def _plan(item: Item, rounds: int, engine: str) -> Plan:
         seed=SEED,
         data=DataPlan(source="arrays"),
         model=ModelPlan(name="benchmarks.anabranch_items:net", parameters={"item": item.name}),
-        local=LocalTraining(batch_size=BATCH, learning_rate=LEARNING_RATE, shuffle=False),
+        local=LOCAL.replace(precision="bfloat16") if engine == "bf16" else LOCAL,
         rounds=RoundsPlan(count=rounds, cohort=item.cohort),
         evaluation=EvaluationPlan(every=0),
         runtime=RUNTIMES[engine],

@@ -18,6 +18,7 @@ __all__ = ["NAMES", "run"]
 NAMES = {
     "plain": "benchmarks.plain",
     "tuned": "benchmarks.tuned",
+    "float64": "benchmarks.tuned",
     "generic": "benchmarks.anabranch_items",
     "closed_form": "benchmarks.anabranch_items",
     "bf16": "benchmarks.anabranch_items",
@@ -34,7 +35,7 @@ def run(name: str, item: Item, work: Work, rounds: int, engine_only: bool) -> Ou
     if NAMES[name] == "benchmarks.anabranch_items":
         outcome = module.run(item, work, rounds, engine=name, engine_only=engine_only)
     else:
-        outcome = module.run(item, work, rounds)
+        outcome = (module.run_double if name == "float64" else module.run)(item, work, rounds)
     if not isinstance(outcome, Outcome):
         raise TypeError(f"{NAMES[name]}.run returned {type(outcome).__name__}")
     return outcome
@@ -48,9 +49,11 @@ def main() -> None:
     parser.add_argument("rounds", type=int)
     parser.add_argument("out", type=Path)
     parser.add_argument("--engine-only", action="store_true")
+    parser.add_argument("--first-batches", action="store_true", help="one step a client")
     options = parser.parse_args()
     item = ITEMS[options.item]
-    outcome = run(options.name, item, load_work(item), options.rounds, options.engine_only)
+    work = load_work(item).first_batches() if options.first_batches else load_work(item)
+    outcome = run(options.name, item, work, options.rounds, options.engine_only)
     outcome.write(options.out)
 
 

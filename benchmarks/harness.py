@@ -78,6 +78,7 @@ class Measurement:
         start_up: seconds before the first round, for each turn.
         final: parameters after the timed rounds of the last turn.
         equal: parameters after the rounds that are compared.
+        step: parameters after a round of one step a client (chaotic items only).
         cores: how many it computes with.
         versions: what was measured.
         error: why there is no figure.
@@ -88,6 +89,7 @@ class Measurement:
     start_up: list[float] = field(default_factory=list)
     final: NDArray[np.float32] | None = None
     equal: NDArray[np.float32] | None = None
+    step: NDArray[np.float32] | None = None
     cores: int = 1
     versions: str = ""
     error: str = ""
@@ -159,12 +161,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _one_run(contestant: Contestant, item: Item, rounds: int) -> Outcome | str:
-    """Run once; the outcome, or why there is none."""
+def _one_run(contestant: Contestant, item: Item, rounds: int, *more: str) -> Outcome | str:
+    """Run once with ``more`` arguments; the outcome, or why there is none."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         out = Path(folder) / "outcome.npz"
         command: list[str | Path] = [contestant.python, "-m", "benchmarks.contestant"]
-        command += [contestant.name, item.name, str(rounds), out]
+        command += [contestant.name, item.name, str(rounds), out, *more]
         command += ["--engine-only"] if contestant.engine_only else []
         log = LOGS / f"{contestant.label}-{item.name}.log"
         code, tail = run_process(command, contestant.threads, contestant.timeout, log)
@@ -204,6 +206,12 @@ def _take_turn(contestant: Contestant, item: Item, measurement: Measurement) -> 
             measurement.error = compared
             return
         measurement.equal = compared.final
+    if item.chaotic and measurement.step is None:
+        compared = _one_run(contestant, item, 1, "--first-batches")
+        if isinstance(compared, str):
+            measurement.error = compared
+            return
+        measurement.step = compared.final
 
 
 def _say(item: Item, contestant: Contestant, turn: int, measurement: Measurement) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ __all__ = ["BATCH", "ITEMS", "LEARNING_RATE", "Item", "Work", "load_initial", "l
 
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 CACHE = Path(__file__).parent / "cache"
-SEED = 25  # two float32 loops that add in another order end within 1e-6 of each other (README)
+SEED = 37  # engines that add in another order end within 1e-6 of each other (README)
 ROUNDS = 20
 BATCH = 32
 LEARNING_RATE = 0.05
@@ -45,6 +45,8 @@ class Item:
         equal_rounds: rounds after which parameters are compared with the plain script's.
         tolerance: largest absolute difference allowed then.
         threads: threads of the plain script and of the tuned loop.
+        chaotic: within one round rounding grows so much that equality is also judged after a round
+            of one step a client.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Item:
     equal_rounds: int = ROUNDS
     tolerance: float = 1e-4
     threads: int = 1
+    chaotic: bool = False
 
 
 ITEMS = {
@@ -64,7 +67,7 @@ ITEMS = {
     for item in (
         Item("A", 100, 10, "logistic", 31_360),
         Item("B", 100, 10, "mlp", 639_200),
-        Item("C", 100, 10, "cnn", 72_384_512, 3, 1, 1, 1e-6, 2),
+        Item("C", 100, 10, "cnn", 72_384_512, 3, 1, 1, 1e-6, 2, chaotic=True),
         Item("D", 1000, 100, "logistic", 31_360),
     )
 }
@@ -93,6 +96,15 @@ class Work:
     def counts(self) -> NDArray[np.int64]:
         """Examples of each client."""
         return np.diff(self.offsets)
+
+    def first_batches(self) -> Work:
+        """The same clients with one batch each, so that a round is one step."""
+        counts = np.minimum(self.counts, BATCH)
+        rows = np.concatenate(
+            [np.arange(a, a + n) for a, n in zip(self.offsets, counts, strict=False)]
+        )
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return replace(self, x=self.x[rows], y=self.y[rows], offsets=offsets)
 
     def examples_a_round(self) -> NDArray[np.int64]:
         """Examples trained on in each round."""

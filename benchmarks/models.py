@@ -52,7 +52,7 @@ def input_shape(name: str) -> tuple[int, ...]:
 
 def flat(module: nn.Module) -> NDArray[np.float32]:
     """All parameters in one vector, a copy."""
-    parts = [p.detach().reshape(-1) for p in module.parameters()]
+    parts = [p.detach().float().reshape(-1) for p in module.parameters()]
     return np.asarray(torch.cat(parts).numpy(), dtype=np.float32).copy()
 
 

@@ -75,7 +75,7 @@ def missed(items: dict[str, report.Figures]) -> list[str]:
             lines.append(f"  {name} {label}: {ratio} x {base}, wanted {wanted}")
     for name, item in items.items():
         for label, entry in item.items():
-            if isinstance(entry, dict) and entry.get("equal") is False:
+            if isinstance(entry, dict) and entry.get("within_target") is False:
                 lines.append(
                     f"  {name} {label}: parameters differ by {entry['max_abs_difference']}"
                 )

@@ -6,6 +6,7 @@ parameters that is overwritten for every client, aggregation in place.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -17,17 +18,23 @@ from benchmarks import models
 from benchmarks.items import BATCH, LEARNING_RATE, Item, Work, load_initial
 from benchmarks.outcome import Outcome
 
-__all__ = ["run"]
+__all__ = ["run", "run_double"]
 
 Batches = list[tuple[Tensor, Tensor]]
 
 
+def run_double(item: Item, work: Work, rounds: int) -> Outcome:
+    """The same in float64: what every contestant approximates."""
+    return run(item, dataclasses.replace(work, x=work.x.astype(np.float64)), rounds)
+
+
 def run(item: Item, work: Work, rounds: int) -> Outcome:
-    """Train ``rounds`` rounds of ``item``."""
+    """Train ``rounds`` rounds of ``item``, in the type of ``work.x``."""
     started = time.perf_counter()
     torch.set_num_threads(item.threads)
     batches = _batches(item, work)
     model = models.load(models.build(item.model), load_initial(item)).train()
+    model = model.to(batches[0][0][0].dtype)
     parameters: list[Tensor] = list(model.parameters())
     current = [p.detach().clone() for p in parameters]
     total = [torch.zeros_like(p) for p in current]
