@@ -34,7 +34,7 @@ from anabranch.coordinator.store import (
     RunSession,
     Store,
 )
-from anabranch.plan import trust_line
+from anabranch.plan import Plan, trust_line
 from anabranch.privacy.door import ReleaseDoor
 from anabranch.runtimes.local import LocalSetup, holdout_shards, local_runtime
 
@@ -51,13 +51,18 @@ def new_record(prepared: Prepared) -> RunRecord:
     return RunRecord(
         name=plan.name,
         plan=resolved.model_dump(mode="json"),
-        plan_digest=plan.contract_digest,
+        plan_digest=_digest(resolved),
         contract_digest=plan.contract_digest,
         data_digest=prepared.federation.digest(),
         seed=plan.seed,
         versions=_versions(),
         trust_line=trust_line(plan),
     )
+
+
+def _digest(plan: Plan) -> str:
+    """Of the whole resolved plan, the runtime part included."""
+    return sha256(plan.model_dump_json().encode()).hexdigest()
 
 
 def conduct(
@@ -79,7 +84,6 @@ def conduct(
         if latest is None:
             state = _initial(prepared)
             session.commit([_first_record(prepared, state)])
-            _note_data(prepared, session)
         else:
             kind = type(_initial(prepared).server)
             state = RunState.from_arrays(latest.round, kind, latest.state)
@@ -124,18 +128,20 @@ def _initial(prepared: Prepared) -> RunState:
 
 
 def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
-    """Version 0: the initial model and the statistics that preprocessing released."""
+    """Version 0: the initial model, the data's card, and the statistics that were released."""
     now = time.time()
     releases = prepared.loaded.releases if prepared.loaded is not None else ()
     door = ReleaseDoor()
     entries = tuple(release_entry(door.admit(r.description, 0, r.total)) for r in releases)
-    return RoundRecord(round=0, started=now, ended=now, releases=entries, state=state.arrays())
-
-
-def _note_data(prepared: Prepared, session: RunSession) -> None:
-    """Where the data come from, for reports."""
-    if prepared.federation.card is not None:
-        session.note(card_note(prepared.federation.card))
+    card = prepared.federation.card
+    return RoundRecord(
+        round=0,
+        started=now,
+        ended=now,
+        releases=entries,
+        events=(card_note(card),) if card is not None else (),
+        state=state.arrays(),
+    )
 
 
 def _coordinator(

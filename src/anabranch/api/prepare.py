@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,18 +11,16 @@ from anabranch.client.states import SlotMap
 from anabranch.data.federation import Federation
 from anabranch.data.load import LoadedData, load_federation
 from anabranch.errors import AnabranchError
-from anabranch.learners.build import build_learner
+from anabranch.learners.build import ModuleFactory, build_learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.learners.threads import one_thread
 from anabranch.plan import Plan, check_against_fleet, require_accepted
+from anabranch.plan.check import check_against_data, check_against_layout
 from anabranch.randomness import derived_seed
 from anabranch.runtimes.local.worker import Simulant
 from anabranch.updates.stages import compile_stages
 
-__all__ = ["ModuleFactory", "Prepared", "prepare", "program_of"]
-
-ModuleFactory = Callable[[], object]
-"""Makes the model; a class from a notebook cell is one."""
+__all__ = ["Prepared", "prepare", "program_of"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,8 @@ def prepare(
     check_against_fleet(plan, len(federation))
     with one_thread():
         program = program_of(plan, federation, module)
+        check_against_layout(plan, program.learner.layout)
+        check_against_data(plan, federation, program.learner)
     return Prepared(plan, federation, loaded, program, module)
 
 

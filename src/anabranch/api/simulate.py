@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 from anabranch.algorithms.base import Algorithm
 from anabranch.algorithms.fedavg import FedAvg
 from anabranch.api.conduct import conduct, new_record
-from anabranch.api.prepare import ModuleFactory, Prepared, prepare
+from anabranch.api.prepare import Prepared, prepare
 from anabranch.api.run import Run
 from anabranch.coordinator.events import Event, Listener
 from anabranch.coordinator.store import Store
 from anabranch.data.federation import Federation
 from anabranch.data.plan import DataPlan
+from anabranch.data.split import hold_out
 from anabranch.errors import AnabranchError
+from anabranch.learners.build import ModuleFactory
 from anabranch.learners.plan import ModelPlan
 from anabranch.learners.training import LocalTraining
 from anabranch.plan import Plan
+from anabranch.plan.evaluation import EvaluationPlan
 from anabranch.plan.named import reference_of
 from anabranch.plan.rounds import RoundsPlan
 from anabranch.plan.runtime import RuntimePlan
@@ -43,10 +46,11 @@ def _silent(event: Event) -> None:
 
 def simulate(
     *,
-    model: str | ModelPlan | Callable[[], object],
+    model: str | ModelPlan | ModuleFactory,
     clients: Mapping[str, Arrays] | Federation,
     test: Mapping[str, Arrays] | None = None,
     holdout: Arrays | None = None,
+    test_fraction: float = 0.2,
     algorithm: Algorithm | None = None,
     local: LocalTraining | None = None,
     rounds: int | RoundsPlan = 20,
@@ -63,9 +67,10 @@ def simulate(
         model: a built-in name, a `ModelPlan`, or anything that makes a PyTorch module when called
             (a class from a notebook cell).
         clients: ``{"client": (X, y), ...}`` or a `Federation`.
-        test: held-out examples by client; without it and ``holdout`` nothing is measured but the
-            training loss.
+        test: held-out examples by client.
         holdout: global held-out examples.
+        test_fraction: share of each client's examples that is held out, stratified by class, when
+            neither ``test`` nor ``holdout`` is given.
         algorithm: FedAvg by default.
         local: what each client does in a round.
         rounds: number of rounds, or the whole table.
@@ -82,6 +87,9 @@ def simulate(
     federation = clients
     if not isinstance(federation, Federation):
         federation = Federation.from_arrays(federation, test=test, holdout=holdout)
+    if federation.test is None and federation.holdout is None:
+        federation = hold_out(federation, test_fraction, seed)
+    tables.setdefault("evaluation", EvaluationPlan(on=_measured_on(federation)))
     model_plan, module = _model(model)
     plan = Plan.model_validate(
         {
@@ -99,7 +107,13 @@ def simulate(
     return run_plan(plan, federation=federation, module=module, store=store, listener=listener)
 
 
-def _model(model: str | ModelPlan | Callable[[], object]) -> tuple[ModelPlan, ModuleFactory | None]:
+def _measured_on(federation: Federation) -> Literal["clients", "holdout", "both"]:
+    if federation.holdout is None:
+        return "clients"
+    return "holdout" if federation.test is None else "both"
+
+
+def _model(model: str | ModelPlan | ModuleFactory) -> tuple[ModelPlan, ModuleFactory | None]:
     """The plan's table, and the factory itself when no other process could import it."""
     if isinstance(model, ModelPlan):
         return model, None

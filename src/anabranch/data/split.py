@@ -16,7 +16,7 @@ from anabranch.data.federation import Examples, Federation, Ragged
 from anabranch.errors import AnabranchError
 from anabranch.randomness import generator
 
-__all__ = ["folds", "leave_one_client_out", "split_generator", "train_test"]
+__all__ = ["folds", "hold_out", "leave_one_client_out", "split_generator", "train_test"]
 
 Index = NDArray[np.int64]
 
@@ -63,6 +63,18 @@ def train_test(
         in_test[strata[0][0]] = False
     rows = in_test[person]
     return np.flatnonzero(~rows), np.flatnonzero(rows)
+
+
+def hold_out(federation: Federation, fraction: float, seed: int) -> Federation:
+    """The federation with ``fraction`` of each client's training examples moved to its test set."""
+    kept: list[Examples] = []
+    held: list[Examples] = []
+    for number, name in enumerate(federation.names):
+        own = federation.train.of(number)
+        train, test = train_test(own.y, fraction, split_generator(seed, 0, name))
+        kept.append(Examples(own.x[train], own.y[train]))
+        held.append(Examples(own.x[test], own.y[test]))
+    return dataclasses.replace(federation, train=Ragged.stack(kept), test=Ragged.stack(held))
 
 
 def folds(

@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from anabranch.errors import AnabranchError
 from anabranch.learners.base import Learner
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from anabranch.learners.torch_learner import EngineName, TorchLearner
 
-__all__ = ["BUILT_IN", "build_learner"]
+__all__ = ["BUILT_IN", "ModuleFactory", "build_learner"]
+
+ModuleFactory: TypeAlias = "Callable[..., nn.Module] | nn.Module"
+"""Makes the model (a class from a notebook cell does), or is one."""
 
 BUILT_IN = ("logistic", "linear", "mlp", "leaf-cnn", "char-gru")
 """Names of the built-in models."""
@@ -50,7 +53,7 @@ def build_learner(
     precision: Literal["float32", "bfloat16"] = "float32",
     engine: EngineName = "auto",
     device: str = "auto",
-    module_factory: Callable[..., nn.Module] | nn.Module | None = None,
+    module_factory: ModuleFactory | None = None,
 ) -> Learner:
     """The learner for a plan's model and the data's shape.
 
