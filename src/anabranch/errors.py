@@ -3,7 +3,8 @@
 An error reads like::
 
     AB-214 [data] client 'va': column 'chol' is text in row 17 (wanted: number, mg/dl).
-    Nothing was sent. Fix: correct the cell or map the column in site.toml. See docs/errors/AB-214.md
+    Nothing was sent. Fix: correct the cell or map the column in site.toml.
+    See docs/errors/AB-214.md
 
 Codes are grouped by room: 1xx plan, 2xx data, 3xx model and learner, 4xx algebra (options that do
 not go together), 5xx rounds and runs, 6xx store, 7xx runtimes, 8xx command line.
