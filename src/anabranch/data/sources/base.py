@@ -94,13 +94,17 @@ def require(module: str, source: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise AnabranchError(
-            "AB-206",
-            f"the data source {source!r} needs the package {module.split('.')[0]!r}, which is not "
-            "installed.",
-            fix='pip install "anabranch[data]".',
-            kept="Nothing was read.",
-        ) from error
+        raise missing_package(module.split(".")[0], source) from error
+
+
+def missing_package(package: str, source: str) -> AnabranchError:
+    """The error of a source whose package is not installed."""
+    return AnabranchError(
+        "AB-206",
+        f"the data source {source!r} needs the package {package!r}, which is not installed.",
+        fix='pip install "anabranch[data]".',
+        kept="Nothing was read.",
+    )
 
 
 def number_keys(keys: NDArray[np.generic]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
