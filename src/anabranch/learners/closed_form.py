@@ -122,7 +122,7 @@ class DenseEngine:
         count = len(data)
         x = data.x.reshape(count, -1)
         record = self._record
-        record.begin(min(job.training.batch_size or count, count))
+        record.begin()
         rate = job.learning_rate if kind.fused else 1.0
         steps, rows = 0, 0
         with np.errstate(all="ignore"):  # a diverging client is named when its update is checked

@@ -103,12 +103,12 @@ class Loss:
         return (plain, partial(np.clip, out, np.float32(-1), np.float32(1), out=out))
 
     def values(self, z: Vector, t: Vector) -> Statistics:
-        """Losses of single examples, shape (..., rows); z and t have shape (..., outputs, rows)."""
+        """Losses of single examples, shape (rows,); z and t have shape (outputs, rows)."""
         if self.name == "cross-entropy":
-            top = z.max(axis=-2)
-            spread = np.exp(z - top[..., None, :]).sum(axis=-2)
-            return np.asarray(np.log(spread) + top - (z * t).sum(axis=-2), np.float64)
-        z, t = z[..., 0, :], t[..., 0, :]
+            top = np.maximum.reduce(z, 0)
+            spread = np.add.reduce(np.exp(z - top), 0)
+            return np.asarray(np.log(spread) + top - np.add.reduce(z * t, 0), np.float64)
+        z, t = z[0], t[0]
         if self.name == "binary-cross-entropy":
             values = np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))
             return np.asarray(values, np.float64)

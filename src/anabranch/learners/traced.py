@@ -110,7 +110,7 @@ class TracedEngine:
         descent = None if kind.fused else make_descent(self._flat, start, job)
         outputs, targets = program.outputs.numpy().T, loader.t
         record, steps = self._record, 0
-        record.begin(min(training.batch_size or len(data), len(data)))
+        record.begin()
         with np.errstate(all="ignore"):  # a diverging client is named when its update is checked
             for batch in batch_orders(len(data), job):
                 count = loader.load(data, batch)
