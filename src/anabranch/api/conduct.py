@@ -6,23 +6,21 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from anabranch.api.baselines import local_only, pooled
+from anabranch.api.closing import Closing
 from anabranch.api.prepare import Prepared
-from anabranch.api.run import Baseline, Run
+from anabranch.api.run import Run
 from anabranch.api.workers import SpawnedSimulant
 from anabranch.client.states import SlotFile
-from anabranch.coordinator.evaluation import Evaluation, Evaluator
-from anabranch.coordinator.events import EvaluationDone, LimitCheck, Listener, RunEnded, RunStarted
-from anabranch.coordinator.limits import check_limits
-from anabranch.coordinator.loop import Coordinator, Ending
-from anabranch.coordinator.notes import card_note, evaluation_note, limits_note, model_note
+from anabranch.coordinator.evaluation import Evaluator
+from anabranch.coordinator.events import Listener, RunStarted
+from anabranch.coordinator.loop import Coordinator
+from anabranch.coordinator.notes import card_note
 from anabranch.coordinator.record import release_entry
 from anabranch.coordinator.runtime import Runtime
 from anabranch.coordinator.state import RunState
@@ -91,7 +89,8 @@ def conduct(
         coordinator = _coordinator(prepared, runtime, journal, listener, stopped)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)
-        return _end(prepared, session, coordinator, state, ending, store, started)
+        closing = Closing(prepared, session, coordinator, slots, Path(store.path))
+        return closing.close(state, ending, started)
 
 
 @contextmanager
@@ -199,84 +198,6 @@ def _started(prepared: Prepared, run_id: str, state: RunState) -> RunStarted:
         cohort=plan.rounds.wanted(clients),
         first_round=state.round + 1,
         metric=plan.stop.metric if stated else None,
-    )
-
-
-def _end(
-    prepared: Prepared,
-    session: RunSession,
-    coordinator: Coordinator,
-    state: RunState,
-    ending: Ending,
-    store: Store,
-    started: float,
-) -> Run:
-    """Final evaluation, baselines, limits; then the run is closed."""
-    final = _final(prepared, coordinator, state)
-    listener = coordinator.tell
-    baselines = _baselines(prepared) if ending.status == "complete" else ()
-    for done in (final, *baselines):
-        session.note(evaluation_note(done))
-        listener(done)
-    checks = check_limits(prepared.plan.limits, state.progress)
-    if checks:
-        session.note(limits_note(checks))
-    run = _run(prepared, session, state, ending, final, checks, baselines, store, started)
-    path = run.save(store.path / "models" / f"{session.run_id}.safetensors")
-    session.note(model_note(str(path), sha256(path.read_bytes()).hexdigest()))
-    session.finish(ending.status, ending.reason)
-    seconds = time.monotonic() - started
-    listener(RunEnded(ending.status, ending.reason, seconds, final.metrics, checks))
-    return run
-
-
-def _run(
-    prepared: Prepared,
-    session: RunSession,
-    state: RunState,
-    ending: Ending,
-    final: EvaluationDone,
-    checks: tuple[LimitCheck, ...],
-    baselines: tuple[EvaluationDone, ...],
-    store: Store,
-    started: float,
-) -> Run:
-    program = prepared.program
-    vector = program.base.copy()
-    vector[: program.dim] = program.algorithm.evaluated_model(state.server)
-    return Run(
-        id=session.run_id,
-        store=Path(store.path),
-        status=ending.status,
-        reason=ending.reason,
-        rounds=state.round,
-        seconds=time.monotonic() - started,
-        metrics=final.metrics,
-        clients=final.clients,
-        limits=checks,
-        baselines=tuple(Baseline(b.what, b.metrics, b.clients) for b in baselines),
-        learner=program.learner,
-        vector=vector,
-    )
-
-
-def _final(prepared: Prepared, coordinator: Coordinator, state: RunState) -> EvaluationDone:
-    federation = prepared.federation
-    measured: Evaluation = coordinator.evaluate(state.round, state.server)
-    clients = {federation.names[c]: metrics for c, metrics in measured.clients.items()}
-    examples: dict[str, int] = {}
-    if federation.test is not None:
-        counts = federation.test.counts
-        examples = {federation.names[c]: int(counts[c]) for c in measured.clients}
-    return EvaluationDone("final", measured.metrics, clients, examples)
-
-
-def _baselines(prepared: Prepared) -> tuple[EvaluationDone, ...]:
-    wanted = prepared.plan.evaluation.baselines
-    makers = {"local-only": local_only, "pooled": pooled}
-    return tuple(
-        replace(makers[name](prepared.program, prepared.federation), what=name.replace("-", "_"))
-        for name in wanted
     )
 
 

@@ -48,6 +48,8 @@ class Run:
         baselines: comparisons that the plan asked for.
         learner: trains and predicts with the model.
         vector: the final model as one flat float32 vector.
+        personal: the same with each client's own local parameters, by client; empty when
+            everything is averaged.
     """
 
     id: str
@@ -62,6 +64,7 @@ class Run:
     baselines: tuple[Baseline, ...] = ()
     learner: Learner = field(repr=False, kw_only=True)
     vector: Vector = field(repr=False, kw_only=True)
+    personal: Mapping[str, Vector] = field(default_factory=dict, repr=False, kw_only=True)
 
     @property
     def history(self) -> list[StoredRound]:
@@ -69,14 +72,22 @@ class Run:
         with Store.open(self.store) as store:
             return list(store.rounds(self.id))
 
-    def parameters(self) -> dict[str, Vector]:
-        """The final model by parameter name, in logical shapes."""
-        return {name: np.array(v) for name, v in self.learner.layout.views(self.vector).items()}
+    def parameters(self, client: str | None = None) -> dict[str, Vector]:
+        """The final model by parameter name, in logical shapes; with a client's own local part."""
+        views = self.learner.layout.views(self._vector_of(client))
+        return {name: np.array(view) for name, view in views.items()}
 
-    def model(self) -> object:
-        """The final model: a PyTorch module where the learner is PyTorch's, else `parameters`."""
+    def model(self, client: str | None = None) -> object:
+        """The final model: a PyTorch module where the learner is PyTorch's, else `parameters`.
+
+        Args:
+            client: with the local parameters of this client (models that keep some at home).
+        """
         build = getattr(self.learner, "module", None)
-        return build(self.vector) if build is not None else self.parameters()
+        return build(self._vector_of(client)) if build is not None else self.parameters(client)
+
+    def _vector_of(self, client: str | None) -> Vector:
+        return self.vector if client is None else self.personal.get(client, self.vector)
 
     def save(self, path: str | Path) -> Path:
         """Write the final model as safetensors, with its own names and shapes; returns the path."""
