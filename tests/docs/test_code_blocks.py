@@ -3,7 +3,8 @@
 A fenced Python block that follows the line ``<!-- run -->`` is executed. The blocks of one page
 share their names, as a reader would type them one after the other, and run in an empty folder. A
 following ``text`` block after ``<!-- output -->`` must be what was printed; after
-``<!-- output, about -->`` the numbers may differ by 0.02 (processors round differently).
+``<!-- output, about -->`` the numbers may differ by 0.02 (processors round differently). A block
+after ``<!-- save NAME.py -->`` becomes a file that later blocks can import.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NUMBER = re.compile(r"\d+\.\d+")
 BLOCK = re.compile(
-    r"<!-- (run|output|output, about) -->\n+```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"<!-- (run|output|output, about|save \w+\.py) -->\n+```\w*\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -32,12 +34,15 @@ def pages() -> list[Path]:
 
 
 @pytest.fixture
-def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+def module() -> Iterator[ModuleType]:
     """A module for the page's names: classes defined in it can be found again by name."""
+    before = set(sys.modules)
     created = ModuleType("documentation_page")
     sys.modules[created.__name__] = created
     yield created
-    del sys.modules[created.__name__]
+    for name in set(sys.modules) - before:
+        if name == created.__name__ or name.startswith("my_"):
+            del sys.modules[name]
 
 
 def assert_printed(printed: str, wanted: str, tolerance: float) -> None:
@@ -55,10 +60,14 @@ def test_marked_blocks(
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     printed = ""
     for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
         kind, text = match.groups()
-        if kind != "run":
+        if kind.startswith("save"):
+            Path(kind.removeprefix("save ")).write_text(text, encoding="utf-8")
+            continue
+        if kind.startswith("output"):
             assert_printed(printed.rstrip(), text.rstrip(), tolerance=0.02 * ("about" in kind))
             continue
         with contextlib.redirect_stdout(io.StringIO()) as stream:
