@@ -8,8 +8,9 @@ same split, the same initial model. Intervals are 95 % bootstrap intervals of th
 The settings were chosen on seeds 100-114 and fixed before seeds 0-9 were run.
 
 Rows: *federated* (FedAvg), *personalised* (the federated model after some more steps at home),
-*local only*, *pooled* (one model on everybody's patients), *without them* (FedAvg of the three other
-hospitals, measured on all patients of the fourth; feature scaling still saw its training rows).
+*local only*, *pooled* (one model on everybody's patients), *without them* (FedAvg of the three
+other hospitals, measured on all patients of the fourth; feature scaling still saw its training
+rows).
 """
 
 from __future__ import annotations

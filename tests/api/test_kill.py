@@ -130,7 +130,7 @@ def test_nothing_is_left_after_a_kill(tmp_path: Path) -> None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert workers, "the run ended before its workers were seen"
-    gone, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
     after = set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()
     assert after <= before

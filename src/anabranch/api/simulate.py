@@ -119,7 +119,7 @@ def _model(model: str | ModelPlan | ModuleFactory) -> tuple[ModelPlan, ModuleFac
         return model, None
     if isinstance(model, str):
         return ModelPlan(name=model), None
-    target = model if isinstance(model, type) else type(model)
+    target = model if hasattr(model, "__qualname__") else type(model)  # a module that was made
     return ModelPlan(name=reference_of(target).name), model
 
 
