@@ -36,11 +36,15 @@ class Kernels(Protocol):
 class NumpyKernels:
     """NumPy alone; its products are the fastest that we know for few outputs."""
 
+    def __init__(self) -> None:
+        # A change is subtracted as soon as it is computed, so equal shapes can share its memory.
+        self._changes: dict[tuple[int, ...], Vector] = {}
+
     def product(self, a: Vector, b: Vector, out: Vector) -> tuple[Call, ...]:
         return (partial(np.matmul, a, b, out=out),)
 
     def descend(self, w: Vector, a: Vector, b: Vector) -> tuple[Call, ...]:
-        change = np.empty_like(w)
+        change = self._changes.setdefault(w.shape, np.empty(w.shape, np.float32))
         return (partial(np.matmul, a, b, out=change), partial(np.subtract, w, change, out=w))
 
     def softmax(self, z: Vector, out: Vector) -> tuple[Call, ...]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from anabranch.learners.flat import Call
+from anabranch.learners.fusion import Product, fusible
 from anabranch.learners.torch_kernels import HybridKernels
 
 __all__ = ["Program", "lower"]
@@ -29,7 +30,6 @@ __all__ = ["Program", "lower"]
 _aten = torch.ops.aten
 _FIXED_BYTES = 1 << 19  # larger results are freed and made again: the cache is worth more
 _COPIED_BYTES = 1 << 16  # smaller results of operations without an "out" form are copied
-_TRANSPOSES = (_aten.t.default, _aten.detach.default, _aten.alias.default)
 
 
 @dataclass(frozen=True)
@@ -325,7 +325,7 @@ def lower(
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     outputs, *found = output.args[0]
     fuse = gradients is None and all(i.dtype == torch.float32 for i in inputs[: len(parameters)])
-    products = _fusible(found, parameters) if fuse else {}
+    products = fusible(found, parameters) if fuse else {}
     skip = {node for product in products.values() for node in product.nodes}
     lowering = _Lowering(graph, inputs, skip)
     lowering.run()
@@ -334,7 +334,7 @@ def lower(
         if gradients is not None:
             write += _store(lowering, node, gradients[index])
         elif index in products:
-            write += products[index].calls(lowering, parameter)
+            write += _descend(products[index], lowering, parameter)
         elif node is not None:
             write.append(_subtract(lowering, node, parameter))
     result = lowering.fixed(outputs)
@@ -363,45 +363,13 @@ def _subtract(lowering: _Lowering, node: Node, parameter: Tensor) -> Call:
     return lambda: torch.sub(parameter, read(), out=parameter)
 
 
-@dataclass(frozen=True)
-class _Product:
-    """A gradient that is a (transposed) matrix product used for nothing else."""
-
-    nodes: tuple[Node, ...]
-    left: Node
-    right: Node
-    transposed: bool
-
-    def calls(self, lowering: _Lowering, parameter: Tensor) -> tuple[Call, ...]:
-        """parameter -= left @ right, without writing the product down where that is faster."""
-        left, right = lowering.fixed(self.left), lowering.fixed(self.right)
-        target = parameter.t() if self.transposed else parameter
-        if left is not None and right is not None and not self.transposed:
-            return lowering.kernels.descend(target.numpy(), left.numpy(), right.numpy())
-        if left is not None and right is not None:
-            return lowering.kernels.descend(target.t().numpy(), right.t().numpy(), left.t().numpy())
-        a, b = lowering.read(self.left), lowering.read(self.right)
-        return (lambda: torch.addmm(target, a(), b(), alpha=-1.0, out=target),)
-
-
-def _fusible(found: Sequence[Node | None], parameters: Sequence[Tensor]) -> dict[int, _Product]:
-    products = {}
-    for index, (node, parameter) in enumerate(zip(found, parameters, strict=True)):
-        product = _product_of(node) if node is not None else None
-        if product is not None and parameter.is_contiguous():
-            products[index] = product
-    return products
-
-
-def _product_of(node: Node) -> _Product | None:
-    chain, transposed = [], False
-    while len(node.users) == 1 and node.target in _TRANSPOSES:
-        transposed ^= node.target is _aten.t.default
-        chain.append(node)
-        (node,) = node.all_input_nodes
-    if node.target is not _aten.mm.default or len(node.users) != 1:
-        return None
-    left, right = node.args
-    if not isinstance(left, Node) or not isinstance(right, Node):
-        return None
-    return _Product((*chain, node), left, right, transposed)
+def _descend(product: Product, lowering: _Lowering, parameter: Tensor) -> tuple[Call, ...]:
+    """parameter -= left @ right, without writing the product down where that is faster."""
+    left, right = lowering.fixed(product.left), lowering.fixed(product.right)
+    target = parameter.t() if product.transposed else parameter
+    if left is not None and right is not None and not product.transposed:
+        return lowering.kernels.descend(target.numpy(), left.numpy(), right.numpy())
+    if left is not None and right is not None:
+        return lowering.kernels.descend(target.t().numpy(), right.t().numpy(), left.t().numpy())
+    a, b = lowering.read(product.left), lowering.read(product.right)
+    return (lambda: torch.addmm(target, a(), b(), alpha=-1.0, out=target),)
