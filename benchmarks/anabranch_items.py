@@ -28,7 +28,7 @@ from anabranch.coordinator.collect import collect
 from anabranch.coordinator.events import Event, RoundCommitted, RunStarted
 from anabranch.coordinator.policies import Synchronous
 from anabranch.coordinator.runtime import Work as CohortWork
-from anabranch.data.federation import Federation, Ragged
+from anabranch.data.federation import Examples, Federation, Ragged
 from anabranch.data.plan import DataPlan
 from anabranch.fleet.selection import select_uniform
 from anabranch.learners.plan import ModelPlan
@@ -84,22 +84,27 @@ def _plan(item: Item, rounds: int, engine: str) -> Plan:
         model=ModelPlan(name="benchmarks.anabranch_items:net", parameters={"item": item.name}),
         local=LOCAL.replace(precision="bfloat16") if engine == "bf16" else LOCAL,
         rounds=RoundsPlan(count=rounds, cohort=item.cohort),
-        evaluation=EvaluationPlan(every=0),
+        evaluation=EvaluationPlan(every=0, on="holdout"),
         runtime=RUNTIMES[engine],
     )
 
 
 def _federation(item: Item, work: Work) -> Federation:
-    x = work.x.reshape(-1, *models.input_shape(item.model))
+    shape = models.input_shape(item.model)
+    x = work.x.reshape(-1, *shape)
     return Federation(
         names=tuple(str(client) for client in range(item.clients)),
         train=Ragged(x, work.y, work.offsets),
+        holdout=Examples(work.test_x.reshape(-1, *shape), work.test_y),
         classes=10,
     )
 
 
 def _whole(plan: Plan, federation: Federation) -> tuple[Marks, Parameters]:
-    """Through the round loop with the store on; the listener keeps the time."""
+    """Through the round loop with the store on; the listener keeps the time.
+
+    The model is measured once, in the last round; the median does not see it.
+    """
     marks: Marks = []
 
     def listener(event: Event) -> None:

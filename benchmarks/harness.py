@@ -103,8 +103,8 @@ class Measurement:
         """Take the times of one turn."""
         timed, later = np.split(outcome.seconds[item.warm_up :], [item.rounds - item.warm_up])
         self.runs.append(float(np.median(timed)) * 1e3)
-        if len(later):
-            self.later.append(float(later.mean()) * 1e3)
+        if len(later) > 1:  # the last round also measures the model
+            self.later.append(float(later[:-1].mean()) * 1e3)
         self.start_up.append(outcome.start_up)
         self.final, self.cores, self.versions = outcome.final, outcome.cores, outcome.versions
         if item.equal_rounds == len(outcome.seconds):
@@ -172,7 +172,8 @@ def _one_run(contestant: Contestant, item: Item, rounds: int, *more: str) -> Out
         code, tail = run_process(command, contestant.threads, contestant.timeout, log)
         if code == 0 and out.exists():
             return Outcome.read(out)
-        return f"exit code {code}: {tail}"
+        last = tail.splitlines()[-1] if tail else "no output"
+        return f"exit code {code}: {last} ({log.relative_to(ROOT)})"
 
 
 def side_by_side(
@@ -215,8 +216,7 @@ def _take_turn(contestant: Contestant, item: Item, measurement: Measurement) -> 
 
 
 def _say(item: Item, contestant: Contestant, turn: int, measurement: Measurement) -> None:
-    what = measurement.error.splitlines()[0] if measurement.error else ""
-    what = what or f"{measurement.runs[-1]:9.1f} ms a round"
+    what = measurement.error or f"{measurement.runs[-1]:9.1f} ms a round"
     print(
         f"  {item.name} turn {turn + 1} {contestant.label:<18} {what}", file=sys.stderr, flush=True
     )

@@ -33,7 +33,7 @@ def figures(
     answer = {}
     for label, measurement in found.items():
         if measurement.ms is None or measurement.final is None:
-            answer[label] = Figures(error=measurement.error.splitlines()[0])
+            answer[label] = Figures(error=measurement.error)
             continue
         entry = Figures(
             ms=round(measurement.ms, 3),
