@@ -22,7 +22,7 @@ from anabranch.coordinator.events import Listener, RunStarted
 from anabranch.coordinator.loop import Coordinator
 from anabranch.coordinator.notes import card_note
 from anabranch.coordinator.record import release_entry
-from anabranch.coordinator.runtime import Runtime
+from anabranch.coordinator.runtime import RemoteRuntime, Runtime
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
 from anabranch.coordinator.store import (
@@ -69,28 +69,53 @@ def conduct(
     run_id: str,
     listener: Listener,
     stopped: Callable[[], bool] = lambda: False,
+    remote: Callable[[Prepared], RemoteRuntime] | None = None,
 ) -> Run:
-    """Run or resume ``run_id`` to its end by rule."""
+    """Run or resume ``run_id`` to its end by rule.
+
+    Clients are simulated as the plan's ``[runtime]`` table says, unless ``remote`` makes a runtime
+    whose clients keep their own memory. Then every round is committed by itself: a client must
+    know the fate of a round before it trains again, and may know it only once it is durable.
+    """
     started = time.monotonic()
     with ExitStack() as stack:
         session = stack.enter_context(store.session(run_id))
-        slots = stack.enter_context(_slots(prepared, session))
         latest = session.latest()
+        slots = stack.enter_context(_slots(prepared, session)) if remote is None else None
         if slots is not None:
             slots.restore(latest.slots if latest is not None else {})
-        runtime = stack.enter_context(_runtime(prepared, slots))
+        runtime, journal = (
+            _local(prepared, session, slots, stack)
+            if remote is None
+            else _remote(prepared, session, remote(prepared), stack)
+        )
         if latest is None:
             state = _initial(prepared)
             session.commit([_first_record(prepared, state)])
         else:
             kind = type(_initial(prepared).server)
             state = RunState.from_arrays(latest.round, kind, latest.state)
-        journal = GroupedCommits(session, prepared.plan.runtime.commit_seconds, states=slots)
         coordinator = _coordinator(prepared, runtime, journal, listener, stopped)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)
         closing = Closing(prepared, session, coordinator, slots, Path(store.path))
         return closing.close(state, ending, started)
+
+
+def _local(
+    prepared: Prepared, session: RunSession, slots: SlotFile | None, stack: ExitStack
+) -> tuple[Runtime, GroupedCommits]:
+    """Simulated clients, whose memory lies in one file here."""
+    runtime = stack.enter_context(_runtime(prepared, slots))
+    return runtime, GroupedCommits(session, prepared.plan.runtime.commit_seconds, states=slots)
+
+
+def _remote(
+    prepared: Prepared, session: RunSession, runtime: RemoteRuntime, stack: ExitStack
+) -> tuple[Runtime, GroupedCommits]:
+    """Clients elsewhere, which hear of their fate after the commit."""
+    stack.callback(runtime.close)
+    return runtime, GroupedCommits(session, 0.0, states=runtime.two_phase())
 
 
 @contextmanager
@@ -182,6 +207,7 @@ def _evaluator(prepared: Prepared, runtime: Runtime, door: ReleaseDoor) -> Evalu
         shards=shards,
         individuals=len(clients) <= _INDIVIDUAL_LIMIT,
         name=lambda client: names[client] if client < len(names) else str(client),
+        deadline=prepared.plan.rounds.deadline,
     )
 
 

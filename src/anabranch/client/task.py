@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from anabranch.updates.sections import Update, Vector
 
-__all__ = ["Reply", "Task", "TaskKind"]
+__all__ = ["Fate", "Reply", "Task", "TaskKind"]
 
 
 class TaskKind(StrEnum):
@@ -16,6 +16,16 @@ class TaskKind(StrEnum):
     TRAIN = "train"  # local training; the reply is an update of the algorithm's sections
     EVALUATE = "evaluate"  # metric sums of the model on the client's test examples
     HOLDOUT = "holdout"  # metric sums on one shard of the coordinator's own hold-out examples
+
+
+class Fate(StrEnum):
+    """What became of a client's part in a round."""
+
+    MERGED = "merged"
+    REFUSED = "refused"  # the update was not acceptable; the detail says why
+    FAILED = "failed"  # an exception at the client: class and text
+    LOST = "lost"  # the client or its worker disappeared
+    TOO_LATE = "too late"  # no answer before the deadline
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from anabranch.aggregation.fold import Accumulator
 from anabranch.coordinator.policies import Policy
@@ -53,8 +53,9 @@ class Collected:
     def absorb(self, event: Outcome | Payload | Partial, name: Callable[[int], str]) -> None:
         """Merge one event; an update that is not acceptable turns its client's fate to refused."""
         if isinstance(event, Outcome):
-            if event.client not in self.individuals or event.fate is not Fate.MERGED:
-                self.outcomes.setdefault(event.client, event)
+            known = self.outcomes.setdefault(event.client, event)
+            if known.fate is event.fate is Fate.MERGED:  # a payload's outcome knows no time
+                self.outcomes[event.client] = replace(known, seconds=event.seconds)
         elif isinstance(event, Partial):
             self._sum.absorb(event.total)
         else:

@@ -47,6 +47,7 @@ class Evaluator:
         shards: number of hold-out shards; 0 to skip them.
         individuals: whether each client's own metrics are wanted.
         name: identifier of a client number.
+        deadline: seconds that an evaluation waits for clients; None waits for every fate.
     """
 
     runtime: Runtime
@@ -56,6 +57,7 @@ class Evaluator:
     shards: int
     individuals: bool
     name: Callable[[int], str]
+    deadline: float | None = None
 
     def evaluate(self, round_: int, broadcast: Broadcast) -> Evaluation:
         """Metrics of the model in ``broadcast`` (whose other vectors are not looked at)."""
@@ -81,7 +83,7 @@ class Evaluator:
         finest = Finest.INDIVIDUALS if alone else Finest.TOTAL
         fold = FoldPlan(self.metrics.sections(), capacity=len(clients))
         work = Work(kind, round_, clients, broadcast, fold, finest)
-        return collect(work, self.runtime, Synchronous(), self.name)
+        return collect(work, self.runtime, Synchronous(self.deadline), self.name)
 
     def _released(
         self, what: str, round_: int, answers: Collected, releases: list[Admission]

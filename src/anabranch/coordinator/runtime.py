@@ -10,25 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from anabranch.aggregation.fold import FoldPlan
 from anabranch.algorithms.base import Broadcast
-from anabranch.client.task import TaskKind
+from anabranch.client.task import Fate, TaskKind
 from anabranch.updates.total import Finest, Total
 
-__all__ = ["Fate", "Outcome", "Partial", "Payload", "Runtime", "RuntimeEvent", "Work"]
+if TYPE_CHECKING:  # the store needs its database; runtimes do not
+    from anabranch.coordinator.store.grouped import TwoPhase
 
-
-class Fate(StrEnum):
-    """What became of a client's part in a round."""
-
-    MERGED = "merged"
-    REFUSED = "refused"  # the update was not acceptable; the detail says why
-    FAILED = "failed"  # an exception at the client: class and text
-    LOST = "lost"  # the client or its worker disappeared
-    TOO_LATE = "too late"  # no answer before the deadline
+__all__ = [
+    "Fate",
+    "Outcome",
+    "Partial",
+    "Payload",
+    "RemoteRuntime",
+    "Runtime",
+    "RuntimeEvent",
+    "Work",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +112,12 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """End every process and free every resource; may be called twice."""
+        ...
+
+
+class RemoteRuntime(Runtime, Protocol):
+    """A runtime whose clients keep their memory themselves."""
+
+    def two_phase(self) -> TwoPhase:
+        """For the journal; from now on clients hear a fate only once its round is durable."""
         ...

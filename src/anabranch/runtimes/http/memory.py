@@ -1,0 +1,102 @@
+"""What a networked client keeps between rounds: two files, two phases."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from anabranch.client.task import Fate
+from anabranch.disk import explained, make_directory, sync_directory, write_durably
+from anabranch.errors import AnabranchError
+from anabranch.updates.sections import Vector
+
+__all__ = ["ClientMemory"]
+
+_COMMITTED: Final = "committed.safetensors"
+_PENDING: Final = re.compile(r"pending-([0-9a-f]{32})\.safetensors")
+_NAME: Final = "memory"
+
+
+class ClientMemory:
+    """``committed`` is what merged rounds left; ``pending-<task>`` what an open task would leave.
+
+    A pending memory is on the disk before the update is sent, and becomes committed by one rename
+    when the coordinator tells that the update was merged: a kill at any instant leaves one of the
+    two states. Hearing a fate twice changes nothing.
+
+    Args:
+        directory: made when absent; it belongs to one client of one run.
+        length: float32 values that the program keeps; 0 when it keeps nothing.
+
+    Raises:
+        AnabranchError: AB-6xx from the disk.
+    """
+
+    def __init__(self, directory: Path, length: int) -> None:
+        self.directory, self.length = Path(directory), length
+        if length:
+            make_directory(self.directory, "memory")
+
+    def read(self) -> Vector | None:
+        """The committed memory, shape (length,); None before the first merged round.
+
+        Raises:
+            AnabranchError: AB-721 the file is damaged or of another program.
+        """
+        path = self.directory / _COMMITTED
+        if not self.length or not path.exists():
+            return None
+        with explained(path, "reading the client's memory"):
+            content = path.read_bytes()
+        try:
+            vector = load(content)[_NAME]
+        except Exception as error:  # the container library has no public base class
+            raise self._unfit(path) from error
+        if vector.shape != (self.length,) or vector.dtype != np.float32:
+            raise self._unfit(path)
+        return vector
+
+    def pending(self) -> str | None:
+        """The task whose fate is not known."""
+        found = self._pending_files()
+        return next(iter(found), None)
+
+    def write_pending(self, task: str, vector: Vector) -> None:
+        """What the client keeps if ``task`` is merged; an older pending memory is dropped."""
+        path = self.directory / f"pending-{task}.safetensors"
+        with explained(path, "writing the client's memory"):
+            write_durably(path, save({_NAME: np.ascontiguousarray(vector)}), "memory")
+            for other, old in self._pending_files().items():
+                if other != task:
+                    old.unlink()
+
+    def hear(self, task: str, fate: Fate) -> None:
+        """MERGED promotes the pending memory of ``task``, anything else drops it."""
+        path = self._pending_files().get(task)
+        if path is None:
+            return
+        with explained(path, "settling the client's memory"):
+            if fate is Fate.MERGED:
+                os.replace(path, self.directory / _COMMITTED)
+            else:
+                path.unlink()
+            sync_directory(self.directory, "memory")
+
+    def _pending_files(self) -> dict[str, Path]:
+        if not self.length:
+            return {}
+        found = ((_PENDING.fullmatch(path.name), path) for path in self.directory.iterdir())
+        return {match[1]: path for match, path in found if match}
+
+    def _unfit(self, path: Path) -> AnabranchError:
+        return AnabranchError(
+            "AB-721",
+            f"{path} is not a memory of {self.length} values of this client's program.",
+            fix="give the directory that belongs to this client and run, or an empty one.",
+            kept="The file is as it was.",
+        )
