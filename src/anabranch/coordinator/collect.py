@@ -24,11 +24,13 @@ class Collected:
     Attributes:
         work: what was asked.
         outcomes: by client number, as they come.
+        decode: undoes the stages of one update before it is folded.
         individuals: single updates by client number, when the work asked for them.
     """
 
     work: Work
     started: float
+    decode: Callable[[Update], Update] = lambda update: update
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     individuals: dict[int, Update] = field(default_factory=dict)
     _sum: Accumulator = field(init=False)
@@ -65,7 +67,7 @@ class Collected:
         if payload.client in self.individuals:
             return  # a repeated delivery counts once
         try:
-            update = unpack(payload.content, self.work.fold.sections, name)
+            update = self.decode(unpack(payload.content, self.work.fold.sections, name))
             self._sum.add(update, name)
         except AnabranchError as error:
             self.outcomes[payload.client] = Outcome(payload.client, Fate.REFUSED, str(error))
@@ -82,13 +84,15 @@ def collect(
     runtime: Runtime,
     policy: Policy,
     name: Callable[[int], str],
+    decode: Callable[[Update], Update] = lambda update: update,
     clock: Callable[[], float] = time.monotonic,
 ) -> Collected:
     """Ask, wait by the policy, and give up what is still open when it closes.
 
+    Payloads of single clients are decoded here; sums come from where their updates were decoded.
     Every client of ``work`` has exactly one outcome at the end.
     """
-    collected = Collected(work, clock())
+    collected = Collected(work, clock(), decode)
     runtime.submit(work)
     while not policy.close(collected.waiting, collected.contributors, clock() - collected.started):
         patience = policy.patience(clock() - collected.started)

@@ -112,10 +112,10 @@ class Coordinator:
             cohort,
             self.program.algorithm.broadcast(server),
             FoldPlan(self.program.sections, capacity=len(cohort)),
-            self.program.pipeline.finest,
+            self.program.pipeline.delivery,
         )
         policy = Synchronous(self.plan.rounds.deadline)
-        return collect(work, self.runtime, policy, self._name)
+        return collect(work, self.runtime, policy, self._name, self.program.pipeline.decode_one)
 
     def _update(
         self, number: int, server: ServerState, collected: Collected

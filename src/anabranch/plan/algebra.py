@@ -120,7 +120,7 @@ def require_accepted(plan: Plan) -> tuple[Note, ...]:
     """The notes on an accepted plan.
 
     Raises:
-        AnabranchError: with the code of the first rule that objects, AB-401 to AB-407.
+        AnabranchError: with the code of the first rule that objects, AB-401 and following.
     """
     verdict = judge(plan)
     if verdict.accepted:

@@ -26,12 +26,13 @@ from anabranch.plan.named import Named, Reference
 from anabranch.plan.rounds import ClientsPlan, RoundsPlan
 from anabranch.plan.runtime import RuntimePlan
 from anabranch.updates.clip import Clip
+from anabranch.updates.codecs import CODECS
 from anabranch.updates.stages import Stage
 from anabranch.values import Value
 
 __all__ = ["STAGES", "AggregationPlan", "Plan", "UpdatesPlan"]
 
-STAGES: Mapping[str, type[Stage]] = MappingProxyType({"clip": Clip})
+STAGES: Mapping[str, type[Stage]] = MappingProxyType({"clip": Clip, **CODECS})
 """The built-in stages by the ``kind`` that a plan writes."""
 
 AnyAlgorithm = Annotated[Algorithm, Named(Algorithm, "name", lambda: ALGORITHMS)]

@@ -23,6 +23,7 @@ from anabranch.updates.stages import (
     compile_stages,
 )
 from anabranch.updates.total import Finest, Total
+from anabranch.updates.wire import pack, unpack
 
 __all__ = ["StageSuite"]
 
@@ -78,10 +79,21 @@ class StageSuite:
             accumulator.add(pipeline.decode_one(update), f"client {number}")
         return pipeline.decode_sum(accumulator.total())
 
+    def numbers(self, encoded: Update) -> Vector:
+        """The numbers of an encoded update; those of packed bytes are what they decode to."""
+        pipeline = compile_stages([self.stage()])
+        update = pipeline.decode_one(encoded) if encoded.packed else encoded
+        return update.vectors["delta"].astype(np.float32, copy=False)
+
+    def delivered(self, encoded: Update) -> Update:
+        """The update as it arrives: through the bytes of the wire."""
+        return unpack(pack(encoded, self.sections()), self.sections(), "a")
+
     def _encode(
         self, delta: Vector, memory: Mapping[str, Vector], draw: int
     ) -> tuple[Update, Mapping[str, Vector]]:
-        context = EncodeContext("a", 1, generator(0, "encode", draw, "a"), prepared={})
+        # Every draw is a round of its own: what is public and shared is drawn anew for each.
+        context = EncodeContext("a", 1 + draw, generator(0, "encode", draw, "a"), prepared={})
         return compile_stages([self.stage()]).encode(Update({"delta": delta}, {}), memory, context)
 
     def test_is_a_value(self) -> None:
@@ -90,12 +102,17 @@ class StageSuite:
         assert type(stage).model_validate(stage.model_dump()) == stage
 
     def test_halves_agree_with_the_contract(self) -> None:
-        """A half on the sum needs linearity; one for each update sees individuals."""
+        """A half on the sum needs linearity; one for each update sees individuals; bytes are
+        turned back before the fold."""
         stage, contract = self.stage(), self.contract()
         if isinstance(stage, DecodesSum):
             assert contract.linear
         if isinstance(stage, DecodesOne):
             assert contract.finest is Finest.INDIVIDUALS
+        if contract.packs:
+            assert isinstance(stage, DecodesOne)
+        (delta,) = self.deltas(1)
+        assert bool(self.encoded(delta).packed) == contract.packs
 
     def test_encoding_is_pure(self) -> None:
         """It writes to nothing that it is given, and equal draws give equal bits."""
@@ -106,12 +123,17 @@ class StageSuite:
             vector.flags.writeable = False
         first, kept = self._encode(delta, memory, 0)
         second, kept_again = self._encode(delta, memory, 0)
-        assert first.vectors["delta"].tobytes() == second.vectors["delta"].tobytes()
+        assert first.packed == second.packed
+        assert self.numbers(first).tobytes() == self.numbers(second).tobytes()
         assert all(kept[name].tobytes() == kept_again[name].tobytes() for name in kept)
 
     def test_encoded_updates_have_the_sections(self) -> None:
         for delta in self.deltas(3):
-            self.encoded(delta).check(self.sections(), "a")
+            encoded = self.encoded(delta)
+            delivered = self.delivered(encoded)
+            assert delivered.packed == encoded.packed
+            compile_stages([self.stage()]).decode_one(delivered).check(self.sections(), "a")
+            assert self.numbers(delivered).tobytes() == self.numbers(encoded).tobytes()
 
     def test_memory_is_that_declared(self) -> None:
         wanted = {name: (v.shape, v.dtype) for name, v in self.memory().items()}
@@ -126,8 +148,8 @@ class StageSuite:
             pytest.skip("the contract does not promise it")
         x, y = self.deltas(2)
         one, two, both = (self.encoded(delta) for delta in (x, y, x + y))
-        left = both.vectors["delta"].astype(np.float64)
-        right = one.vectors["delta"].astype(np.float64) + two.vectors["delta"]
+        left = self.numbers(both).astype(np.float64)
+        right = self.numbers(one).astype(np.float64) + self.numbers(two)
         allowed = 3 * self.rounding + 1e-6 * float(np.abs(right).max())
         assert float(np.abs(left - right).max()) <= allowed
         apart = self.decoded(one).plus(self.decoded(two)).sums["delta"]
@@ -159,7 +181,7 @@ class StageSuite:
         for draw, delta in enumerate(self.deltas(3)):
             large = (delta * scale).astype(np.float32)
             encoded = self.encoded(large, draw)
-            assert math.sqrt(squared_norm(encoded.vectors["delta"])) <= contract.norm_bound
+            assert math.sqrt(squared_norm(self.numbers(encoded))) <= contract.norm_bound
             back = math.sqrt(squared_norm(self.decoded(encoded).sums["delta"]))
             start = math.sqrt(squared_norm(large))
             # The fold rounds each coordinate to its quantum; lossy codes err by their recovery.
@@ -171,7 +193,7 @@ class StageSuite:
         if not self.contract().integer:
             pytest.skip("the contract does not promise it")
         for draw, delta in enumerate(self.deltas(3)):
-            encoded = self.encoded(delta, draw).vectors["delta"]
+            encoded = self.numbers(self.encoded(delta, draw))
             assert np.array_equal(encoded, np.rint(encoded))
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

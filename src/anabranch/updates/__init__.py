@@ -1,8 +1,14 @@
 """What leaves a client: declared sections, flat layouts, and the stages that an update passes."""
 
 from anabranch.updates.clip import Clip
+from anabranch.updates.codec import Codec
+from anabranch.updates.codecs import CODECS
 from anabranch.updates.layout import Layout, Parameter, Policy
+from anabranch.updates.lossless import Half, Zstd
 from anabranch.updates.norm import squared_norm
+from anabranch.updates.packed import Packed
+from anabranch.updates.quantise import ECQ, QSGD, Ternary
+from anabranch.updates.rotate import EDEN
 from anabranch.updates.sections import (
     WEIGHT,
     Audience,
@@ -14,6 +20,7 @@ from anabranch.updates.sections import (
     Vector,
     Weighting,
 )
+from anabranch.updates.sparse import STC, RandomMask, Sign, TopK
 from anabranch.updates.stages import (
     EncodeContext,
     Pipeline,
@@ -24,25 +31,38 @@ from anabranch.updates.stages import (
 from anabranch.updates.total import Finest, Total
 
 __all__ = [
+    "CODECS",
+    "ECQ",
+    "EDEN",
+    "QSGD",
+    "STC",
     "WEIGHT",
     "Audience",
     "Clip",
+    "Codec",
     "EncodeContext",
     "Finest",
+    "Half",
     "Kind",
     "Layout",
+    "Packed",
     "Parameter",
     "Pipeline",
     "Policy",
+    "RandomMask",
     "Section",
     "Sections",
+    "Sign",
     "Stage",
     "StageContract",
     "Statistics",
+    "Ternary",
+    "TopK",
     "Total",
     "Update",
     "Vector",
     "Weighting",
+    "Zstd",
     "compile_stages",
     "squared_norm",
 ]

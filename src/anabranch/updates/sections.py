@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anabranch.errors import AnabranchError
+from anabranch.updates.packed import Packed
 
 __all__ = [
     "WEIGHT",
@@ -191,6 +192,8 @@ class Update:
 
     vectors: Mapping[str, Vector | Statistics]
     scalars: Mapping[str, float]
+    packed: Mapping[str, Packed] = field(default_factory=dict)
+    """Vector sections that a codec has turned into bytes; the fold takes none of them."""
 
     @property
     def weight(self) -> float:
@@ -199,14 +202,16 @@ class Update:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays and numbers before any encoding."""
-        return sum(v.nbytes for v in self.vectors.values()) + 8 * len(self.scalars)
+        """Bytes of the arrays, frames and numbers: packed sections count as encoded."""
+        frames = sum(len(p.content) for p in self.packed.values())
+        return sum(v.nbytes for v in self.vectors.values()) + frames + 8 * len(self.scalars)
 
     def check(self, sections: Sections, client: str) -> None:
         """Raise AB-501 unless the update has exactly the declared sections, shapes and types."""
-        if sections.fit(self.vectors, self.scalars):
+        if not self.packed and sections.fit(self.vectors, self.scalars):
             return
         got = {name: f"{v.dtype}{list(v.shape)}" for name, v in self.vectors.items()}
+        got.update((name, "packed bytes") for name in self.packed)
         wanted = {s.name: f"{s.dtype}[{s.length}]" for s in sections.vectors}
         raise AnabranchError(
             "AB-501",

@@ -51,6 +51,8 @@ class StageContract:
         norm_bound: largest Euclidean norm that can leave the stage, ``inf`` when unbounded.
         integer: the encoded numbers are integers.
         finest: the finest thing the server half needs to see.
+        packs: it leaves bytes instead of numbers, so nothing can be computed on them afterwards.
+        lossy: what is decoded differs from what was encoded by more than the fold rounds.
     """
 
     linear: bool
@@ -59,6 +61,8 @@ class StageContract:
     norm_bound: float = float("inf")
     integer: bool = False
     finest: Finest = Finest.TOTAL
+    packs: bool = False
+    lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,13 @@ class Pipeline:
         """The finest thing that any stage needs to see."""
         return max((stage.contract().finest for stage in self.stages), default=Finest.TOTAL)
 
+    @property
+    def delivery(self) -> Finest:
+        """What a runtime has to hand on. Updates are decoded wherever they are folded, so a stage
+        that is undone for each update asks for nothing finer than a sum."""
+        others = (s.contract().finest for s in self.stages if not isinstance(s, DecodesOne))
+        return max(others, default=Finest.TOTAL)
+
 
 def compile_stages(stages: Sequence[Stage]) -> Pipeline:
     """Fit the stages around the fold.
@@ -200,7 +211,8 @@ def compile_stages(stages: Sequence[Stage]) -> Pipeline:
     Raises:
         AnabranchError: AB-410 when a stage appears twice; AB-411 when a stage that is undone for
             each update stands before one that is undone on the sum: its half would run on
-            something that the later stage has not yet undone; AB-424 when a stage is undone on
+            something that the later stage has not yet undone; AB-460 and AB-461 when a stage
+            stands behind one that leaves bytes; AB-424 when a stage is undone on
             the sum without being linear; AB-425 when a stage bounds the norm of what an earlier
             one has encoded.
     """
@@ -230,6 +242,7 @@ def _check_promises(stage: Stage) -> None:
 
 def _check_place(stage: Stage, before: Sequence[Stage]) -> None:
     """Whether the stage may stand behind the others."""
+    _check_bytes(stage, before)
     undone_one = next((s for s in before if isinstance(s, DecodesOne)), None)
     undone_sum = next((s for s in before if isinstance(s, DecodesSum)), None)
     if isinstance(stage, DecodesSum) and undone_one is not None:
@@ -248,3 +261,15 @@ def _check_place(stage: Stage, before: Sequence[Stage]) -> None:
             "encoded numbers, not of the update.",
             fix=f"put {stage.name!r} before {encoded.name!r}.",
         )
+
+
+def _check_bytes(stage: Stage, before: Sequence[Stage]) -> None:
+    codec = next((s for s in before if s.contract().packs), None)
+    if codec is None or not isinstance(stage, Encodes):
+        return
+    twice = stage.contract().packs
+    raise AnabranchError(
+        "AB-460" if twice else "AB-461",
+        f"stage {stage.name!r} works on numbers, but {codec.name!r} before it leaves bytes.",
+        fix="keep one of them." if twice else f"put {stage.name!r} before {codec.name!r}.",
+    )

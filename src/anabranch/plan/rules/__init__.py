@@ -1,6 +1,7 @@
 """The rules of the algebra, one file for each subject; `RULES` lists them in the order asked."""
 
 from anabranch.plan.rules.base import Alternative, Note, Rule
+from anabranch.plan.rules.compression import RULES as COMPRESSION
 from anabranch.plan.rules.memory import RULES as MEMORY
 from anabranch.plan.rules.normalisation import RULES as NORMALISATION
 from anabranch.plan.rules.notes import notes
@@ -10,5 +11,5 @@ from anabranch.plan.rules.weighting import RULES as WEIGHTING
 
 __all__ = ["RULES", "Alternative", "Note", "Rule", "notes"]
 
-RULES: tuple[Rule, ...] = (*MEMORY, *WEIGHTING, *OPTIMIZER, *STAGES, *NORMALISATION)
+RULES: tuple[Rule, ...] = (*MEMORY, *WEIGHTING, *OPTIMIZER, *STAGES, *COMPRESSION, *NORMALISATION)
 """Every rule, in the order in which a plan is judged."""

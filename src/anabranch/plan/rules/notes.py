@@ -10,7 +10,7 @@ from anabranch.learners.training import Adam
 from anabranch.plan.rules.base import Note
 from anabranch.plan.rules.memory import keepers
 from anabranch.plan.schema import Plan
-from anabranch.updates.sections import Kind
+from anabranch.updates.sections import Kind, Section, Sections
 
 __all__ = ["notes"]
 
@@ -19,6 +19,7 @@ def notes(plan: Plan) -> Iterator[Note]:
     """The notes on an accepted plan."""
     yield from _training(plan)
     yield from _merging(plan)
+    yield from _encoding(plan)
     yield from _participation(plan)
     if not plan.servable:
         names = ", ".join(r.name for r in plan.callables if not r.importable)
@@ -69,7 +70,8 @@ def _pull(plan: Plan) -> float:
 
 
 def _merging(plan: Plan) -> Iterator[Note]:
-    biased = [stage.name for stage in plan.updates.stages if not stage.contract().unbiased]
+    contracts = [(stage.name, stage.contract()) for stage in plan.updates.stages]
+    biased = [name for name, c in contracts if not (c.unbiased or c.packs)]
     if biased:
         yield Note(
             ("updates.stages",),
@@ -99,6 +101,29 @@ def _merging(plan: Plan) -> Iterator[Note]:
             "Weights by steps favour clients that do more local work; the loss that is minimised "
             "is no longer the mean over examples or clients.",
         )
+
+
+def _encoding(plan: Plan) -> Iterator[Note]:
+    """What a codec does to a mean, and what it leaves alone."""
+    for stage in plan.updates.stages:
+        contract = stage.contract()
+        if not contract.packs:
+            continue
+        others = [s.name for s in plan.algorithm.sections(1) if s.kind is Kind.VECTOR][1:]
+        if others:
+            yield Note(
+                ("updates.stages", "algorithm"),
+                f"Stage {stage.name!r} encodes the delta only; {others[0]!r} leaves as float32, so "
+                "that the client and the server keep the same one. Updates shrink to "
+                f"{len(others)}/{len(others) + 1} of their size at best.",
+            )
+        feeds_back = bool(stage.memory(Sections((Section.vector("delta", 1),))))
+        if contract.lossy and not contract.unbiased and not feeds_back:
+            yield Note(
+                ("updates.stages",),
+                f"Stage {stage.name!r} is not right on average, and no client makes up for it "
+                "later: more clients do not average its error out.",
+            )
 
 
 def _participation(plan: Plan) -> Iterator[Note]:

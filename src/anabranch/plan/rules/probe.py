@@ -8,7 +8,7 @@ from anabranch.aggregation.fold import Accumulator, FoldPlan
 from anabranch.algorithms.base import Algorithm, LocalWork, RoundContext, ServerState
 from anabranch.updates.sections import WEIGHT, Kind, Section, Sections, Update, Weighting
 
-__all__ = ["averages"]
+__all__ = ["averages", "inferred_memory"]
 
 _MOVES = ((0.5, -0.375, 0.25), (8.0, -4.0, 1.0))
 """What three clients do to one coordinate in two rounds: they disagree, on two scales."""
@@ -33,6 +33,17 @@ def averages(algorithm: Algorithm) -> bool:
         factors.append(float(after.model[0] - state.model[0]) / float(np.mean(moves)))
         state = after
     return bool(np.isclose(factors[0], factors[1], rtol=1e-5) and 0 < factors[0] <= 1 + 1e-5)
+
+
+def inferred_memory(algorithm: Algorithm) -> list[str]:
+    """What clients keep and the server infers from the delta: it has no section of its own.
+
+    >>> from anabranch.algorithms import FedDyn, Scaffold
+    >>> inferred_memory(FedDyn()), inferred_memory(Scaffold())
+    (['gradient'], [])
+    """
+    sent = {section.name for section in algorithm.sections(1)}
+    return [s.name for s in algorithm.memory_sections(1) if s.name not in sent]
 
 
 def _round(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from anabranch.plan.rules.base import Alternative, Rule
+from anabranch.plan.rules.probe import inferred_memory
 from anabranch.plan.schema import Plan
 from anabranch.updates.stages import Stage
 
@@ -17,9 +18,9 @@ def _name(plan: Plan) -> str:
 
 
 def _biased(plan: Plan) -> Iterator[tuple[int, Stage]]:
-    """Stages whose output differs from their input even on average."""
+    """Stages whose output differs from their input even on average; codecs have their own rules."""
     for position, stage in enumerate(plan.updates.stages):
-        if not stage.contract().unbiased:
+        if not (stage.contract().unbiased or stage.contract().packs):
             yield position, stage
 
 
@@ -58,14 +59,8 @@ def _norms_alternatives(plan: Plan) -> tuple[Alternative, ...]:
     )
 
 
-def _inferred(plan: Plan) -> list[str]:
-    """What clients keep and the server infers from the delta: it has no section of its own."""
-    sent = {section.name for section in plan.algorithm.sections(1)}
-    return [s.name for s in plan.algorithm.memory_sections(1) if s.name not in sent]
-
-
 def _books(plan: Plan) -> str | None:
-    changing, inferred = [stage.name for _, stage in _biased(plan)], _inferred(plan)
+    changing, inferred = [stage.name for _, stage in _biased(plan)], inferred_memory(plan.algorithm)
     if not inferred or not changing:
         return None
     return (

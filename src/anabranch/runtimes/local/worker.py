@@ -17,6 +17,7 @@ from anabranch.client.task import Task, TaskKind
 from anabranch.coordinator.runtime import Fate, Outcome, Partial, Payload, RuntimeEvent
 from anabranch.data.federation import Examples, Federation
 from anabranch.errors import AnabranchError
+from anabranch.updates.packed import REFUSED
 from anabranch.updates.sections import Statistics, Vector
 from anabranch.updates.total import Finest
 from anabranch.updates.wire import pack
@@ -121,7 +122,7 @@ class Simulant:
             else:
                 accumulator.add(self.program.pipeline.decode_one(reply.update), name)
         except AnabranchError as error:
-            refused = error.code in ("AB-501", "AB-502", "AB-503")
+            refused = error.code in ("AB-501", "AB-502", "AB-503") or error.code in REFUSED
             fate = Fate.REFUSED if refused else Fate.FAILED
             return Outcome(client, fate, str(error), time.perf_counter() - started)
         except Exception as error:

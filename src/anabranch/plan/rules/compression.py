@@ -1,0 +1,153 @@
+"""What goes together with a codec: a stage that leaves bytes, most often fewer and less exact."""
+
+from __future__ import annotations
+
+from anabranch.plan.rules.base import Alternative, Rule
+from anabranch.plan.rules.probe import inferred_memory
+from anabranch.plan.schema import Plan
+from anabranch.updates.stages import Encodes, Stage
+
+__all__ = ["RULES"]
+
+_LOSSLESS = {"kind": "zstd"}
+
+
+def _codecs(plan: Plan) -> list[tuple[int, Stage]]:
+    numbered = enumerate(plan.updates.stages)
+    return [(position, stage) for position, stage in numbered if stage.contract().packs]
+
+
+def _lossy(plan: Plan) -> list[str]:
+    """Names of the stages from which another vector is decoded."""
+    return [stage.name for stage in plan.updates.stages if stage.contract().lossy]
+
+
+def _name(plan: Plan) -> str:
+    return plan.algorithm.name or type(plan.algorithm).__name__
+
+
+def _written(plan: Plan) -> list[object]:
+    """The stages as a plan writes them."""
+    stages = plan.model_dump(mode="json")["updates"]["stages"]
+    return list(stages)
+
+
+def _two(plan: Plan) -> str | None:
+    names = [repr(stage.name) for _, stage in _codecs(plan)]
+    if len(names) < 2:
+        return None
+    return (
+        f"{' and '.join(names)} each turn the update into bytes. The first one leaves no numbers "
+        "for the next, and its bytes are entropy-coded already."
+    )
+
+
+def _keep_one(plan: Plan) -> tuple[Alternative, ...]:
+    codecs = _codecs(plan)
+    alternatives = []
+    for kept, codec in codecs:
+        left_out = {position for position, _ in codecs if position != kept}
+        stages = [s for position, s in enumerate(_written(plan)) if position not in left_out]
+        alternatives.append(Alternative(f"keep {codec.name!r} only", {"updates.stages": stages}))
+    return tuple(alternatives)
+
+
+def _behind(plan: Plan) -> str | None:
+    codecs = _codecs(plan)
+    if not codecs:
+        return None
+    first, codec = codecs[0]
+    late = [
+        stage.name
+        for stage in plan.updates.stages[first + 1 :]
+        if isinstance(stage, Encodes) and not stage.contract().packs
+    ]
+    if not late:
+        return None
+    return (
+        f"stage {late[0]!r} works on numbers, but stands behind {codec.name!r}, which leaves bytes."
+    )
+
+
+def _last(plan: Plan) -> tuple[Alternative, ...]:
+    codecs = {position for position, _ in _codecs(plan)}
+    written = _written(plan)
+    order = [p for p in range(len(written)) if p not in codecs] + sorted(codecs)
+    stages = [written[position] for position in order]
+    return (Alternative("encode last", {"updates.stages": stages}),)
+
+
+def _lossless(plan: Plan) -> tuple[Alternative, ...]:
+    """The lossless codec in place of the lossy stages."""
+    kept = [
+        written
+        for written, stage in zip(_written(plan), plan.updates.stages, strict=True)
+        if not stage.contract().lossy
+    ]
+    return (
+        Alternative("compress without loss", {"updates.stages": [*kept, _LOSSLESS]}),
+        Alternative("send updates as they are", {"updates.stages": kept or None}),
+    )
+
+
+def _books(plan: Plan) -> str | None:
+    lossy, inferred = _lossy(plan), inferred_memory(plan.algorithm)
+    if not lossy or not inferred:
+        return None
+    return (
+        f"{_name(plan)} keeps {inferred[0]!r} at the client, added up from the updates before "
+        f"stage {lossy[0]!r}, and their mean at the server, added up from what was decoded. Even "
+        "errors that are zero on average add up over the rounds, and nothing takes them back."
+    )
+
+
+def _noise(plan: Plan) -> str | None:
+    lossy = _lossy(plan)
+    if not lossy or not plan.requirement.individual_norms:
+        return None
+    return (
+        f"{_name(plan)} compares the norms of the updates, taken before stage {lossy[0]!r}, with "
+        "the norm of the mean of what was decoded. The errors of the codec change that norm, and "
+        "with it the server's step."
+    )
+
+
+def _statistics(plan: Plan) -> str | None:
+    lossy = _lossy(plan)
+    if not lossy or plan.model.normalisation != "average":
+        return None
+    return (
+        f"model.normalisation is 'average', and stage {lossy[0]!r} errs at each coordinate by a "
+        "part of the whole update's size: a running variance could become negative."
+    )
+
+
+def _other_normalisation(plan: Plan) -> tuple[Alternative, ...]:
+    local = Alternative(
+        "keep normalisation at each client (FedBN)", {"model.normalisation": "local"}
+    )
+    return (local, *_lossless(plan))
+
+
+def _without_books(plan: Plan) -> tuple[Alternative, ...]:
+    fedavg = Alternative("use FedAvg with this stage", {"algorithm": {"name": "fedavg"}})
+    return (*_lossless(plan), fedavg)
+
+
+_BOTH = ("algorithm", "updates.stages")
+
+RULES = (
+    Rule("AB-460", "an update is encoded once", ("updates.stages",), _two, _keep_one),
+    Rule(
+        "AB-461", "nothing but transport comes after a codec", ("updates.stages",), _behind, _last
+    ),
+    Rule("AB-462", "client and server must add up the same updates", _BOTH, _books, _without_books),
+    Rule("AB-463", "extrapolation needs a mean without noise", _BOTH, _noise, _without_books),
+    Rule(
+        "AB-464",
+        "averaged running statistics need exact updates",
+        ("model.normalisation", "updates.stages"),
+        _statistics,
+        _other_normalisation,
+    ),
+)

@@ -1,0 +1,130 @@
+"""What every codec shares: the delta becomes a frame at the client and a vector again before the
+fold, and what the frame does not hold may be remembered for the next round (error feedback).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from anabranch.errors import AnabranchError
+from anabranch.updates.packed import Packed, Reader, Writer, not_packed, open_frame, seal
+from anabranch.updates.sections import Section, Sections, Update, Vector
+from anabranch.updates.stages import EncodeContext, Stage, StageContract
+from anabranch.updates.total import Finest
+
+__all__ = ["Codec", "codec_contract"]
+
+_REST = "rest"
+
+
+def codec_contract(
+    *, unbiased: bool, inflation: float, linear: bool = False, lossy: bool = True
+) -> StageContract:
+    """The contract of a codec: it leaves bytes, so each update is decoded before the fold."""
+    return StageContract(
+        linear=linear,
+        unbiased=unbiased,
+        inflation=inflation,
+        finest=Finest.INDIVIDUALS,
+        packs=True,
+        lossy=lossy,
+    )
+
+
+class Codec(Stage):
+    """Base of the stages that turn ``delta`` into a frame; other sections are left alone.
+
+    Subclasses write and read the body; `encode` and `decode_one` do the rest. The body may depend
+    on nothing but the arguments of `write`.
+    """
+
+    codec: ClassVar[int]
+    """Number in the frame, unique among codecs; never used again for something else."""
+    version: ClassVar[int] = 1
+    """Of the body's format."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether clients keep what was not sent and add it to their next update."""
+        return False
+
+    def memory(self, sections: Sections) -> tuple[Section, ...]:
+        return (Section.vector(_REST, sections["delta"].length),) if self.remembers else ()
+
+    def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
+        """Write the body for a finite vector of at least one coordinate."""
+        raise NotImplementedError
+
+    def read(self, reader: Reader, length: int) -> Vector:
+        """A new float32 vector of exactly ``length``.
+
+        Raises:
+            AnabranchError: AB-523 when the body is not what `write` writes.
+        """
+        raise NotImplementedError
+
+    def encode(
+        self, update: Update, memory: Mapping[str, Vector], context: EncodeContext
+    ) -> tuple[Update, Mapping[str, Vector]]:
+        """The update with its delta packed, and what is kept of it.
+
+        Raises:
+            AnabranchError: AB-502 when a value is not finite.
+        """
+        delta = update.vectors["delta"].astype(np.float32, copy=False)
+        if self.remembers:
+            with np.errstate(over="ignore", invalid="ignore"):  # refused just below
+                delta = delta + memory[_REST]
+        if not np.isfinite(delta).all():
+            raise _not_finite(context.client)
+        packed = self._packed(delta, context)
+        others = {name: v for name, v in update.vectors.items() if name != "delta"}
+        sent = Update(others, update.scalars, {**update.packed, "delta": packed})
+        if not self.remembers:
+            return sent, {}
+        with np.errstate(over="ignore"):
+            rest = delta - self._unpacked(packed)
+        return sent, {_REST: rest}
+
+    def decode_one(self, update: Update) -> Update:
+        """The update with its delta as numbers again.
+
+        Raises:
+            AnabranchError: AB-520 to AB-523 when the frame is not one of this codec with the
+                declared length.
+        """
+        packed = update.packed.get("delta")
+        if packed is None:
+            if "delta" in update.vectors:
+                raise not_packed(self.name)
+            return update  # an evaluation, or another update that the fold will name
+        vectors = {**update.vectors, "delta": self._unpacked(packed)}
+        left = {name: p for name, p in update.packed.items() if name != "delta"}
+        return Update(vectors, update.scalars, left)
+
+    def _packed(self, delta: Vector, context: EncodeContext) -> Packed:
+        writer = Writer()
+        if len(delta):
+            self.write(delta, context, writer)
+        return seal(self.codec, self.version, len(delta), writer.body)
+
+    def _unpacked(self, packed: Packed) -> Vector:
+        reader = open_frame(packed, self.codec, self.version, self.name)
+        vector = np.zeros(0, np.float32)
+        if packed.length:
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows, the fold refuses
+                vector = self.read(reader, packed.length)
+        reader.end()
+        return vector
+
+
+def _not_finite(client: str) -> AnabranchError:
+    return AnabranchError(
+        "AB-502",
+        f"client {client!r}: a value of section 'delta' is not finite, so it cannot be encoded.",
+        fix="lower the learning rate, or clip gradients with local.clip_norm.",
+        kept="Nothing of this client was sent; the round goes on.",
+    )

@@ -1,0 +1,102 @@
+"""Codecs that keep the numbers: whole as float32, or rounded to float16; bytes shuffled, then zstd.
+
+Shuffling puts the first bytes of all numbers together, then the second ones, and so on. The
+exponents then stand side by side, and they are what a general compressor can shorten.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from anabranch.updates.codec import Codec, codec_contract
+from anabranch.updates.packed import Reader, Writer, inconsistent
+from anabranch.updates.sections import Vector
+from anabranch.updates.stages import EncodeContext, StageContract
+
+__all__ = ["Half", "Zstd"]
+
+_TOP = 15
+"""Largest values are scaled to just below 2^15, inside the range of float16."""
+
+
+class Zstd(Codec):
+    """The float32 numbers as they are, with shuffled bytes, compressed (lossless)."""
+
+    name: ClassVar[str] = "zstd"
+    codec: ClassVar[int] = 10
+    kind: Literal["zstd"] = "zstd"
+    level: int = Field(default=1, ge=1, le=19)
+    """Level of the compressor; higher ones take much longer and save little."""
+
+    def contract(self) -> StageContract:
+        return codec_contract(unbiased=True, inflation=1.0, lossy=False)
+
+    def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
+        writer.raw(_shuffled(delta, "<f4", self.level))
+
+    def read(self, reader: Reader, length: int) -> Vector:
+        return _whole(reader, length, "<f4").astype(np.float32)
+
+
+class Half(Codec):
+    """float16 after a common power of two, with shuffled bytes, compressed.
+
+    The scale brings the largest value near 2^15, so that small ones keep their eleven bits down to
+    2^-29 of it.
+    """
+
+    name: ClassVar[str] = "fp16"
+    codec: ClassVar[int] = 9
+    kind: Literal["fp16"] = "fp16"
+    level: int = Field(default=1, ge=1, le=19)
+    """Level of the compressor of the shuffled bytes."""
+
+    def contract(self) -> StageContract:
+        # Half an ulp of eleven bits; what is below the smallest number adds less than 2^-20.
+        return codec_contract(unbiased=False, inflation=1 + 2.0**-10)
+
+    def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
+        largest = float(np.abs(delta).max())
+        exponent = _TOP - math.frexp(largest)[1] if largest else 0
+        writer.number(exponent, "<i2")
+        scaled = np.ldexp(delta.astype(np.float64), exponent)
+        writer.raw(_shuffled(scaled.astype(np.float16), "<f2", self.level))
+
+    def read(self, reader: Reader, length: int) -> Vector:
+        exponent = reader.integer("<i2")
+        if abs(exponent) > 200:
+            raise inconsistent("its exponent is out of range")
+        halves = _whole(reader, length, "<f2").astype(np.float64)
+        return np.ldexp(halves, -exponent).astype(np.float32)
+
+
+def _shuffled(values: NDArray[np.generic], dtype: str, level: int) -> bytes:
+    from zstandard import ZstdCompressor
+
+    kind = np.dtype(dtype)
+    planes = values.astype(kind).view(np.uint8).reshape(-1, kind.itemsize).T
+    return ZstdCompressor(level=level).compress(np.ascontiguousarray(planes).tobytes())
+
+
+def _whole(reader: Reader, length: int, dtype: str) -> NDArray[np.floating]:
+    """The rest of the body as exactly ``length`` finite numbers; never more memory than that."""
+    from zstandard import ZstdDecompressor, ZstdError, get_frame_parameters
+
+    kind, content = np.dtype(dtype), reader.raw(reader.left)
+    wanted = length * kind.itemsize
+    try:
+        # The size that the content names decides what is allocated, so it is compared first.
+        if get_frame_parameters(content).content_size != wanted:
+            raise inconsistent("it decompresses to another length")
+        plain = ZstdDecompressor().decompress(content, max_output_size=wanted)
+    except ZstdError as error:
+        raise inconsistent(f"the compressor says {type(error).__name__}") from error
+    planes = np.frombuffer(plain, np.uint8).reshape(kind.itemsize, -1)
+    if planes.size != wanted:
+        raise inconsistent("it decompresses to another length")
+    return np.ascontiguousarray(planes.T).view(kind).ravel()
