@@ -105,6 +105,8 @@ class HttpRuntime:
         if self._own is not None and self._own_open:
             self._own_open = False
             return self._own.poll(timeout)
+        if not self._thread.is_alive():
+            raise RuntimeError("the HTTP server has ended")
         return self._desk.events(_PATIENCE if timeout is None else min(timeout, _PATIENCE))
 
     def abandon(self) -> Sequence[Outcome]:
