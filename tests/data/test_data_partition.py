@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anabranch.data import IID, Dirichlet, FeatureNoise, Labels, Quantity, Ragged
+from anabranch.data import IID, Dirichlet, EqualDirichlet, FeatureNoise, Labels, Quantity, Ragged
 from anabranch.data.partition import Assignment, Invented, assign
 from anabranch.errors import AnabranchError
 
@@ -20,6 +20,7 @@ PARTITIONS = [
     IID(clients=7),
     Dirichlet(clients=7, alpha=0.5, min_examples=2),
     Dirichlet(clients=7, alpha=0.5, min_examples=2, balanced=False),
+    EqualDirichlet(clients=7, alpha=0.1, min_examples=2),
     Labels(clients=7, k=2),
     Quantity(clients=7, alpha=0.5, min_examples=3),
 ]
@@ -57,6 +58,14 @@ def test_dirichlet_never_loses_a_row(
 def test_iid_sizes_differ_by_one_at_most() -> None:
     counts = assign(IID(clients=7), LABELS, rng()).counts
     assert counts.max() - counts.min() <= 1
+
+
+def test_equal_dirichlet_is_skewed_in_labels_and_equal_in_sizes() -> None:
+    labels = np.repeat(np.arange(10), 400)
+    assignment = assign(EqualDirichlet(clients=40, alpha=0.1), labels, rng())
+    assert set(assignment.counts.tolist()) == {100}
+    tops = [np.bincount(labels[assignment.of(c)]).max() / 100 for c in range(40)]
+    assert 0.5 < np.mean(tops) < 0.95  # Dirichlet(0.1) over ten classes: about 0.7
 
 
 def test_labels_gives_every_client_k_labels_in_equal_shares() -> None:

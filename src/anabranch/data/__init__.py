@@ -10,7 +10,15 @@ from anabranch.data.describe import Description, describe, picture
 from anabranch.data.federation import Card, Examples, Federation, Ragged
 from anabranch.data.load import LoadedData, load_federation
 from anabranch.data.noise import FeatureNoise
-from anabranch.data.partition import IID, Dirichlet, Labels, NaturalKey, Partition, Quantity
+from anabranch.data.partition import (
+    IID,
+    Dirichlet,
+    EqualDirichlet,
+    Labels,
+    NaturalKey,
+    Partition,
+    Quantity,
+)
 from anabranch.data.plan import DataPlan
 from anabranch.data.preprocess import (
     Preprocessor,
@@ -41,6 +49,7 @@ __all__ = [
     "DataSchema",
     "Description",
     "Dirichlet",
+    "EqualDirichlet",
     "Examples",
     "FeatureNoise",
     "Federation",

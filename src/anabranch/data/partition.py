@@ -22,6 +22,7 @@ __all__ = [
     "IID",
     "Assignment",
     "Dirichlet",
+    "EqualDirichlet",
     "Labels",
     "NaturalKey",
     "Partition",
@@ -149,6 +150,46 @@ class Dirichlet(_Invented):
         return quotas
 
 
+class EqualDirichlet(_Invented):
+    """Label skew with equal sizes: each client draws its label shares from a Dirichlet law.
+
+    Hsu, Qi, Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
+    Classification" (2019), section 3. Clients are served in a random order without replacement; a
+    client whose classes are used up takes what is left in proportion to its other shares.
+    """
+
+    kind: Literal["equal-dirichlet"] = "equal-dirichlet"
+    alpha: float = Field(gt=0, json_schema_extra={"unit": "concentration"})
+    """Concentration: small means that a client holds few classes."""
+
+    @property
+    def description(self) -> str:
+        return (
+            f"synthetic: Dirichlet({self.alpha:g}) label shares, "
+            f"{self.clients} clients of equal size"
+        )
+
+    def owners(self, labels: Index, rng: np.random.Generator) -> Index:
+        """The client of each row, shape (n,)."""
+        left = np.bincount(labels)
+        quotas = np.zeros((len(left), self.clients), np.int64)
+        shares = rng.dirichlet(np.full(len(left), self.alpha), self.clients)
+        sizes = np.full(self.clients, len(labels) // self.clients)
+        sizes[: len(labels) % self.clients] += 1
+        if sizes.min() < self.min_examples:
+            raise _impossible("equal sizes do not give every client", self)
+        for client in rng.permutation(self.clients):
+            while (wanted := sizes[client] - quotas[:, client].sum()) > 0:
+                # A share of 0 can remain where nothing else is left; then classes count alike.
+                weights = np.where(left > 0, shares[client], 0.0)
+                weights = weights if weights.sum() > 0 else (left > 0).astype(float)
+                drawn = rng.multinomial(wanted, weights / weights.sum())
+                taken = np.minimum(drawn, left)
+                quotas[:, client] += taken
+                left -= taken
+        return _deal(labels, quotas, rng)
+
+
 class Labels(_Invented):
     """Label skew: every client holds ``k`` of the classes, each split equally among its holders."""
 
@@ -215,7 +256,8 @@ class Quantity(_Invented):
 
 Invented: TypeAlias = IID | Dirichlet | Labels | Quantity
 Partition: TypeAlias = Annotated[
-    NaturalKey | IID | Dirichlet | Labels | Quantity, Field(discriminator="kind")
+    NaturalKey | IID | Dirichlet | EqualDirichlet | Labels | Quantity,
+    Field(discriminator="kind"),
 ]
 """Any partition, told apart by ``kind``."""
 
