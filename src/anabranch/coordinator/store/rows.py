@@ -54,6 +54,7 @@ def _mapping(text: str) -> dict[str, Json]:
 
 
 def run_row(run: RunRecord) -> Row:
+    """The row of a run."""
     return {
         "id": run.id,
         "name": run.name,
@@ -72,11 +73,13 @@ def run_row(run: RunRecord) -> Row:
 
 
 def read_run(row: RowMapping) -> RunRecord:
+    """The run of a row."""
     versions = {name: str(value) for name, value in _mapping(row["versions"]).items()}
     return RunRecord(**{**row, "plan": _mapping(row["plan"]), "versions": versions})
 
 
 def round_row(run: str, record: RoundRecord, digest: str | None) -> Row:
+    """The row of a round; ``digest`` names the blob of its state."""
     return {
         "run": run,
         "round": record.round,
@@ -93,6 +96,7 @@ def round_row(run: str, record: RoundRecord, digest: str | None) -> Row:
 
 
 def read_round(row: RowMapping) -> StoredRound:
+    """The round of a row; columns that were not asked for are empty."""
     values = {name: value for name, value in row.items() if name != "run"}
     for name in ("metrics", "phases", "client_columns"):
         values[name] = _mapping(row[name]) if name in row else {}
@@ -100,6 +104,7 @@ def read_round(row: RowMapping) -> StoredRound:
 
 
 def release_row(run: str, release: StoredRelease) -> Row:
+    """The row of a release."""
     return {
         "run": run,
         "sequence": release.sequence,
@@ -113,11 +118,13 @@ def release_row(run: str, release: StoredRelease) -> Row:
 
 
 def read_release(row: RowMapping) -> StoredRelease:
+    """The release of a row."""
     entry = ReleaseEntry(row["what"], row["mechanism"], _mapping(row["details"]))
     return StoredRelease(row["round"], row["sequence"], entry, row["previous"], row["digest"])
 
 
 def event_row(run: str, sequence: int, event: StoredEvent, round_: int | None) -> Row:
+    """The row of an event."""
     return {
         "run": run,
         "sequence": sequence,
@@ -131,5 +138,6 @@ def event_row(run: str, sequence: int, event: StoredEvent, round_: int | None) -
 
 
 def read_event(row: RowMapping) -> StoredEvent:
+    """The event of a row."""
     details = _mapping(row["details"])
     return StoredEvent(row["kind"], row["text"], row["client"], row["at"], details, row["round"])
