@@ -6,7 +6,7 @@ import multiprocessing
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -88,10 +88,16 @@ class ClientProcesses:
         prepared: plan, program and data.
         directory: for their memories.
         listeners: told about every task of a client, in its process.
+        restless: clients leave after every task, before they know its fate, and come back.
     """
 
     def __init__(
-        self, prepared: Prepared, directory: Path, listeners: Mapping[str, Listener] | None = None
+        self,
+        prepared: Prepared,
+        directory: Path,
+        listeners: Mapping[str, Listener] | None = None,
+        *,
+        restless: bool = False,
     ) -> None:
         self.prepared, self.directory = prepared, directory
         context = multiprocessing.get_context("fork")
@@ -100,7 +106,8 @@ class ClientProcesses:
         for name in prepared.federation.names:
             ours, theirs = context.Pipe()
             on_task = (listeners or {}).get(name, lambda offer: None)
-            args = (theirs, name, prepared.program, prepared.federation, directory, on_task)
+            program, federation = prepared.program, prepared.federation
+            args = (theirs, name, program, federation, directory, on_task, restless)
             process = context.Process(target=_client, args=args, daemon=True)
             process.start()
             theirs.close()
@@ -133,10 +140,18 @@ def _client(
     federation: Federation,
     directory: Path,
     on_task: Listener,
+    restless: bool,
 ) -> None:
     use_one_thread()
     if not pipe.poll(30.0):
         return
-    options = JoinOptions(wait=5.0, timeout=10.0, patience=5.0, on_task=on_task)
-    data = ClientData.of(federation, name)
-    join(pipe.recv(), name, program, data, directory / name, options)
+    url, data, here = pipe.recv(), ClientData.of(federation, name), True
+
+    def arrived(offer: TaskOffer) -> None:
+        nonlocal here
+        here = not restless
+        on_task(offer)
+
+    options = replace(OPTIONS, on_task=arrived, running=lambda: here)
+    while join(url, name, program, data, directory / name, options) and restless:
+        here = True

@@ -76,6 +76,15 @@ def test_the_model_is_the_simulated_one_bit_for_bit(algorithm: Algorithm, tmp_pa
     assert simulated.clients == deployed.clients
 
 
+def test_clients_that_leave_before_they_know_their_fate_keep_their_memory(tmp_path: Path) -> None:
+    work = prepared(Scaffold(), RoundsPlan(count=4))
+    simulated, _ = conducted(work, tmp_path / "simulated", None)
+    fleet = ClientProcesses(work, tmp_path / "clients", restless=True)
+    deployed, _ = conducted(work, tmp_path / "deployed", fleet)
+    assert fleet.join() == [0, 0, 0, 0]
+    assert simulated.vector.tobytes() == deployed.vector.tobytes()
+
+
 def test_a_client_killed_in_a_round_does_not_stop_the_run(tmp_path: Path) -> None:
     def die(offer: TaskOffer) -> None:
         if offer.kind is TaskKind.TRAIN and offer.round == 2:
