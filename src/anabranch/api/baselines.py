@@ -62,7 +62,7 @@ def _trained(program: ClientProgram, data: Examples, name: str) -> Vector:
             training=training,
             learning_rate=training.learning_rate * training.schedule.factor(number, program.rounds),
             correction=Correction(),
-            batches=generator(program.seed, "batches", number, name),
+            batches=generator(program.seed, "batches", number, name) if training.shuffle else None,
             draws=derived_seed(program.seed, "draws", number, name),
             client=name,
         )

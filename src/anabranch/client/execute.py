@@ -83,7 +83,9 @@ def _job(
         training=training,
         learning_rate=training.learning_rate * training.schedule.factor(task.round, program.rounds),
         correction=program.algorithm.client_correction(broadcast, kept),
-        batches=generator(program.seed, "batches", task.round, task.name),
+        batches=generator(program.seed, "batches", task.round, task.name)
+        if training.shuffle
+        else None,
         draws=derived_seed(program.seed, "draws", task.round, task.name),
         client=task.name,
     )

@@ -254,7 +254,7 @@ class Quantity(_Invented):
         return rng.permutation(np.repeat(np.arange(self.clients, dtype=np.int64), sizes))
 
 
-Invented: TypeAlias = IID | Dirichlet | Labels | Quantity
+Invented: TypeAlias = IID | Dirichlet | EqualDirichlet | Labels | Quantity
 Partition: TypeAlias = Annotated[
     NaturalKey | IID | Dirichlet | EqualDirichlet | Labels | Quantity,
     Field(discriminator="kind"),

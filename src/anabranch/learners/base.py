@@ -30,7 +30,7 @@ class TrainingJob:
         training: the plan's local training.
         learning_rate: after the schedule.
         correction: affine change of the gradient; vectors have the length of the averaged prefix.
-        batches: public generator for the order of examples.
+        batches: public generator for the order of examples; None when they are not shuffled.
         draws: seed of the learner's own random operations (dropout), from (seed, round, client).
         client: identifier, for messages.
     """
@@ -38,7 +38,7 @@ class TrainingJob:
     training: LocalTraining
     learning_rate: float
     correction: Correction
-    batches: np.random.Generator
+    batches: np.random.Generator | None
     draws: int
     client: str
 
@@ -98,7 +98,8 @@ def batch_orders(examples: int, job: TrainingJob) -> Iterator[NDArray[np.int64] 
     passes = training.epochs if training.epochs is not None else -1
     left = training.steps if training.steps is not None else -1
     while passes != 0 and examples > 0:
-        order = job.batches.permutation(examples) if training.shuffle else None
+        draw = job.batches if training.shuffle else None
+        order = draw.permutation(examples) if draw is not None else None
         for start in range(0, examples, size):
             if left == 0:
                 return

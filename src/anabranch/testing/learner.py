@@ -130,6 +130,8 @@ class LearnerContract:
         job, same = training_job(training), training_job(training)
         self._trained(self.learner(), self.examples(20), job)
         list(batch_orders(20, same))
+        assert job.batches is not None
+        assert same.batches is not None
         assert job.batches.integers(1 << 30) == same.batches.integers(1 << 30)
 
     def test_loss_falls(self) -> None:
