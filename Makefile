@@ -20,7 +20,7 @@ DEV := $(VENV)/.ready-dev
 DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.ready-demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers docs wheel constraints clean
+.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers bench-updates docs wheel constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,9 @@ bench: $(DEV) ## The simulator beside plain PyTorch: ratios per machine and per 
 
 bench-peers: $(DEV) ## The same work in other simulators, each in an environment of its own
 	$(BIN)/python -m benchmarks.peers
+
+bench-updates: $(DEV) ## Codecs for updates: ratio, error and speed on one core
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.updates
 
 docs: $(DEV) ## Build the documentation into site/ (strict)
 	@# Not --quiet: it would also silence the count of warnings that strict mode looks at.
