@@ -7,7 +7,8 @@ An error reads like::
     See docs/errors/AB-214.md
 
 Codes are grouped by room: 1xx plan, 2xx data, 3xx model and learner, 4xx algebra (options that do
-not go together), 5xx rounds and runs, 6xx store, 7xx runtimes, 8xx command line.
+not go together), 5xx rounds and runs, 6xx store, 7xx runtimes, 8xx command line,
+9xx privacy.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ AREAS = {
     "6": "store",
     "7": "runtime",
     "8": "command",
+    "9": "privacy",
 }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from anabranch.cli import plans, runs, sources
+from anabranch.cli import plans, privacy, runs, sources
 from anabranch.cli.demo import demo
 from anabranch.cli.guard import GuardedGroup
 from anabranch.cli.init import init
@@ -56,5 +56,6 @@ app.command("report")(report)
 app.add_typer(runs.app, name="runs")
 app.add_typer(plans.app, name="plan")
 app.add_typer(sources.app, name="data")
+app.add_typer(privacy.app, name="privacy")
 app.command("check")(sources.check)
 app.command("init")(init)
