@@ -180,6 +180,40 @@ def test_a_late_answer_is_dropped(runtime: HttpRuntime, http: httpx.Client) -> N
     assert code(put(http, task, "client-0", answer(asked, 0))) == (410, "AB-713")
 
 
+def test_fates_are_told_until_heard_and_do_not_pile_up(
+    runtime: HttpRuntime, http: httpx.Client
+) -> None:
+    heard: list[str] = []
+    for _ in range(QUICK.remembered + 3):
+        runtime.submit(work())
+        heard.append(offered(http, "client-0"))
+        runtime.abandon()
+        runtime.settle({0: Fate.TOO_LATE, 1: Fate.TOO_LATE})
+    assert runtime.unheard == QUICK.remembered  # client 1 never heard of its tasks
+    for _ in range(2):
+        told = http.get("/tasks", params={"client": "client-0", "wait": "0"}).json()["fates"]
+        assert [fate["task"] for fate in told] == heard[-QUICK.remembered :]
+        assert {fate["fate"] for fate in told} == {"too late"}
+    query: dict[str, str | list[str]] = {"client": "client-0", "wait": "0", "heard": heard}
+    assert http.get("/tasks", params=query).json()["fates"] == []
+    assert runtime.unheard == 0
+
+
+def test_fates_wait_for_the_commit(runtime: HttpRuntime, http: httpx.Client) -> None:
+    states = runtime.two_phase()
+    runtime.submit(work((0,)))
+    task = offered(http, "client-0")
+    runtime.abandon()
+    runtime.settle({0: Fate.MERGED})
+    query = {"client": "client-0", "wait": "0"}
+    assert http.get("/tasks", params=query).json()["fates"] == []
+    states.sync()
+    assert states.durable() == {}
+    states.committed()
+    told = http.get("/tasks", params=query).json()["fates"]
+    assert told == [{"task": task, "fate": "merged"}]
+
+
 def test_without_a_deadline_a_silent_client_is_lost() -> None:
     runtime = server(FedAvg(), replace(QUICK, task_seconds=0.2))
     try:

@@ -78,8 +78,6 @@ class Desk:
         with self._changed:
             self._blobs[digest] = blob
             self._pieces[task] = _Piece(offer, limit, expires, set(work.clients))
-            if work.kind is TaskKind.TRAIN:
-                self._trained.update(dict.fromkeys(work.clients, task))
         self._wake(work.clients)
 
     def events(self, timeout: float | None) -> Sequence[RuntimeEvent]:
@@ -113,7 +111,10 @@ class Desk:
         return late
 
     def settle(self, fates: Mapping[int, Fate], *, hold: bool) -> None:
-        """The fate of each client's last training task; ``hold`` keeps it until `release`."""
+        """The fate of each client's last training task; ``hold`` keeps it until `release`.
+
+        A client that never heard of its task has nothing pending, and is told nothing.
+        """
         with self._changed:
             for client, fate in fates.items():
                 if client in self._trained:
@@ -125,7 +126,10 @@ class Desk:
         """Clients may hear of the fates that were held back."""
         with self._changed:
             for client, fate in self._held.items():
-                self._fates.setdefault(client, {})[fate.task] = fate
+                fates = self._fates.setdefault(client, {})
+                fates[fate.task] = fate
+                while len(fates) > self._limits.remembered:  # of a client that never confirms
+                    del fates[next(iter(fates))]
             self._held.clear()
 
     @property
@@ -215,6 +219,8 @@ class Desk:
         for piece in self._pieces.values():
             if client in piece.waiting:
                 piece.offered.setdefault(client, self._clock())
+                if piece.offer.kind is TaskKind.TRAIN:
+                    self._trained[client] = piece.offer.task
                 return piece.offer
         return None
 

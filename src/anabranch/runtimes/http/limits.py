@@ -20,7 +20,8 @@ class HttpLimits:
         overhead_bytes: what an upload may have beyond the bytes of the declared sections (the
             container's header).
         message_bytes: largest JSON body.
-        remembered: closed pieces of work whose uploads are still recognised as repeated.
+        remembered: closed pieces of work whose uploads are still recognised as repeated, and fates
+            that are kept for a client that does not confirm them.
     """
 
     poll_seconds: float = 20.0

@@ -181,9 +181,15 @@ def _require_loopback(host: str) -> None:
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    # The protocol is named because asyncio sends small answers at once only on such sockets.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), backlog=1024)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+        return listener
     except (OSError, OverflowError) as error:
+        listener.close()
         raise AnabranchError(
             "AB-711",
             f"cannot listen on {host}:{port} ({error}).",
