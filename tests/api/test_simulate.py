@@ -158,6 +158,8 @@ def test_a_run_in_which_all_rounds_fail_ends_by_rule(tmp_path: Path) -> None:
     rounds = RoundsPlan(count=50, max_failures=2)
     done = run(tmp_path, clients=clients, rounds=rounds, local=ab.LocalTraining(learning_rate=1.0))
     assert (done.status, done.rounds) == ("failed", 3)
+    assert "quorum" in done.reason
+    assert "AB-50" in done.reason
     with Store.open(tmp_path) as store:
         first, last = store.model(done.id), store.rounds(done.id)[-1]
     assert last.outcome == "failed"
@@ -209,3 +211,11 @@ def test_evaluation_on_a_holdout_only(tmp_path: Path) -> None:
     assert done.clients == {}
     measured = [r.round for r in done.history if "accuracy" in r.metrics]
     assert measured == [4, 8]
+
+
+def test_a_diverging_server_fails_the_round_and_keeps_the_model(tmp_path: Path) -> None:
+    algorithm = ab.FedAvg(server_learning_rate=1e300)
+    done = run(tmp_path, algorithm=algorithm, rounds=RoundsPlan(count=9, max_failures=1))
+    assert done.status == "failed"
+    assert "AB-504" in done.reason
+    assert np.isfinite(done.vector).all()

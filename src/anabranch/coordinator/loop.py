@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from anabranch.aggregation.fold import FoldPlan
 from anabranch.algorithms.base import RoundContext, ServerState
 from anabranch.client.program import ClientProgram
 from anabranch.client.task import TaskKind
+from anabranch.coordinator.aggregate import Aggregated, aggregate
 from anabranch.coordinator.collect import Collected, collect
 from anabranch.coordinator.evaluation import Evaluation, Evaluator
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted
@@ -27,10 +26,10 @@ from anabranch.coordinator.record import RoundTimes, committed_event, round_reco
 from anabranch.coordinator.runtime import Fate, Runtime, Work
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
-from anabranch.coordinator.store import GroupedCommits, Outcome, RunStatus
+from anabranch.coordinator.store import GroupedCommits, RunStatus
 from anabranch.fleet.selection import select_uniform
 from anabranch.plan.schema import Plan
-from anabranch.privacy.door import Admission, ReleaseDoor
+from anabranch.privacy.door import ReleaseDoor
 from anabranch.randomness import generator
 
 __all__ = ["Coordinator", "Ending"]
@@ -70,6 +69,7 @@ class Coordinator:
     tell: Callable[[Event], None]
     stopped: Callable[[], bool] = lambda: False
     _measured: tuple[int, Evaluation] | None = None
+    _trouble: str = ""
 
     def run(self, state: RunState) -> tuple[RunState, Ending]:
         """Rounds until a stop rule holds; everything is durable when this returns."""
@@ -87,14 +87,13 @@ class Coordinator:
         cohort = self._select(number)
         collected = self._train(number, cohort, state.server)
         times.mark("train")
-        server, outcome, releases = self._update(number, state.server, collected)
+        aggregated = self._aggregate(number, state.server, collected)
         times.mark("aggregate")
-        evaluation = self._evaluate(number, server)
+        evaluation = self._evaluate(number, aggregated.server)
         times.mark("evaluate")
-        state = RunState(number, server, self._progress(state, collected, outcome, evaluation))
-        state = self._timed(state, times)
-        everything = (*releases, *evaluation.releases)
-        record = round_record(number, outcome, collected, evaluation, everything, times, self.names)
+        progress = self._progress(state, collected, aggregated, evaluation)
+        state = self._timed(RunState(number, aggregated.server, progress), times)
+        record = round_record(number, collected, aggregated, evaluation, times, self.names)
         self.journal.add(replace(record, state=state.arrays()))
         self._tell_round(committed_event(record, collected, evaluation, self.names), collected)
         return state
@@ -117,29 +116,20 @@ class Coordinator:
         policy = Synchronous(self.plan.rounds.deadline)
         return collect(work, self.runtime, policy, self._name, self.program.pipeline.decode_one)
 
-    def _update(
-        self, number: int, server: ServerState, collected: Collected
-    ) -> tuple[ServerState, Outcome, tuple[Admission, ...]]:
-        """The next server state, or the same one when the round fails."""
-        failed: tuple[ServerState, Outcome, tuple[Admission, ...]] = (server, "failed", ())
-        fates = {client: outcome.fate for client, outcome in collected.outcomes.items()}
-        if collected.contributors < self.plan.rounds.needed(len(self.names)):
-            self.runtime.settle(dict.fromkeys(fates, Fate.TOO_LATE))
-            return failed
-        pipeline = self.program.pipeline
-        total = pipeline.release(pipeline.decode_sum(collected.total()), number)
-        admission = self.door.admit("model", number, total)
-        rounds = self.plan.rounds
+    def _aggregate(self, number: int, server: ServerState, collected: Collected) -> Aggregated:
+        """The next server state, or the same one when the round fails; clients are told."""
+        rounds, clients = self.plan.rounds, len(self.names)
         factor = rounds.server_schedule.factor(number, rounds.count)
-        context = RoundContext(number, len(self.names), factor)
-        with np.errstate(all="ignore"):  # judged by the finiteness of the result, just below
-            after = self.program.algorithm.server_update(server, total, context)
-        if not (admission.admitted and np.isfinite(after.model).all()):
-            self.runtime.settle(dict.fromkeys(fates, Fate.TOO_LATE))
-            return failed
-        self.runtime.settle(fates)
-        everyone = all(fate is Fate.MERGED for fate in fates.values())
-        return after, "complete" if everyone else "partial", (admission,)
+        aggregated = aggregate(
+            self.program,
+            server,
+            collected,
+            context=RoundContext(number, clients, factor),
+            needed=rounds.needed(clients),
+            door=self.door,
+        )
+        self.runtime.settle(aggregated.fates)
+        return aggregated
 
     def _evaluate(self, number: int, server: ServerState) -> Evaluation:
         if not self.plan.evaluation.due(number, self.plan.rounds.count):
@@ -157,14 +147,16 @@ class Coordinator:
         return evaluation
 
     def _progress(
-        self, state: RunState, collected: Collected, outcome: str, evaluation: Evaluation
+        self, state: RunState, collected: Collected, made: Aggregated, evaluation: Evaluation
     ) -> Progress:
         before = state.progress
         sizes = [o.bytes_up for o in collected.outcomes.values()]
-        merged = 0 if outcome == "failed" else collected.contributors
+        failed = made.outcome == "failed"
+        merged = 0 if failed else collected.contributors
+        self._trouble = made.reason
         progress = replace(
             before,
-            failures=before.failures + 1 if outcome == "failed" else 0,
+            failures=before.failures + 1 if failed else 0,
             asked=before.asked + len(collected.work.clients),
             merged=before.merged + merged,
             largest_update=max([before.largest_update, *sizes]),
@@ -181,7 +173,8 @@ class Coordinator:
 
     def _ending(self, state: RunState) -> Ending | None:
         if state.progress.failures > self.plan.rounds.max_failures:
-            return Ending("failed", f"{state.progress.failures} rounds in a row failed")
+            why = f": {self._trouble}" if self._trouble else ""
+            return Ending("failed", f"{state.progress.failures} rounds in a row failed{why}")
         reason = state.progress.reason_to_stop(self.plan.stop, state.round, self.plan.rounds.count)
         if reason:
             return Ending("complete", reason)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from anabranch.coordinator.aggregate import Aggregated
 from anabranch.coordinator.collect import Collected
 from anabranch.coordinator.evaluation import Evaluation
 from anabranch.coordinator.events import RoundCommitted
@@ -13,7 +14,6 @@ from anabranch.coordinator.runtime import Fate
 from anabranch.coordinator.store import (
     Column,
     Json,
-    Outcome,
     ReleaseEntry,
     RoundRecord,
     StoredEvent,
@@ -50,10 +50,9 @@ class RoundTimes:
 
 def round_record(
     number: int,
-    outcome: Outcome,
     collected: Collected,
+    aggregated: Aggregated,
     evaluation: Evaluation,
-    releases: Sequence[Admission],
     times: RoundTimes,
     names: Sequence[str],
 ) -> RoundRecord:
@@ -62,7 +61,7 @@ def round_record(
     down = 4 * sum(len(vector) for vector in collected.work.broadcast.values())
     return RoundRecord(
         round=number,
-        outcome=outcome,
+        outcome=aggregated.outcome,
         metrics={**_diagnostics(collected), **evaluation.metrics},
         client_columns=_columns(collected, evaluation, names),
         phases=times.phases,
@@ -70,8 +69,10 @@ def round_record(
         bytes_down=down * len(collected.work.clients),
         started=times.started,
         ended=times.started + times.seconds,
-        releases=tuple(release_entry(admission) for admission in releases),
-        events=_troubles(collected, names),
+        releases=tuple(
+            release_entry(admission) for admission in (*aggregated.releases, *evaluation.releases)
+        ),
+        events=_troubles(collected, names) + _failure(aggregated),
     )
 
 
@@ -128,6 +129,12 @@ def _troubles(collected: Collected, names: Sequence[str]) -> tuple[StoredEvent, 
         for client, outcome in collected.outcomes.items()
         if outcome.fate is not Fate.MERGED
     )
+
+
+def _failure(aggregated: Aggregated) -> tuple[StoredEvent, ...]:
+    if not aggregated.reason:
+        return ()
+    return (StoredEvent("round failed", aggregated.reason, at=time.time()),)
 
 
 def committed_event(

@@ -1,0 +1,82 @@
+"""From what a round collected to the next server state, or the reason why it failed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from anabranch.algorithms.base import RoundContext, ServerState
+from anabranch.client.program import ClientProgram
+from anabranch.coordinator.collect import Collected
+from anabranch.coordinator.runtime import Fate
+from anabranch.coordinator.store import Outcome
+from anabranch.privacy.door import Admission, ReleaseDoor
+
+__all__ = ["Aggregated", "aggregate"]
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """How the updates of a round became a model.
+
+    Attributes:
+        server: the next state; the same one when the round failed.
+        outcome: ``complete``, ``partial`` or ``failed``.
+        fates: what every client is told; nobody is merged into a failed round.
+        releases: the door's decisions.
+        reason: why the round failed; empty otherwise.
+    """
+
+    server: ServerState
+    outcome: Outcome
+    fates: Mapping[int, Fate]
+    releases: tuple[Admission, ...] = ()
+    reason: str = ""
+
+
+def aggregate(
+    program: ClientProgram,
+    server: ServerState,
+    collected: Collected,
+    *,
+    context: RoundContext,
+    needed: int,
+    door: ReleaseDoor,
+) -> Aggregated:
+    """Decode, release and apply the sum of a round.
+
+    Args:
+        program: algorithm and stages.
+        server: the state that the round started from.
+        collected: the folded updates and the outcome of each client.
+        context: round, fleet and schedule.
+        needed: fewest updates that make a round.
+        door: decides whether the sum may leave.
+    """
+    fates = {client: outcome.fate for client, outcome in collected.outcomes.items()}
+    dropped = {c: Fate.TOO_LATE if f is Fate.MERGED else f for c, f in fates.items()}
+    if collected.contributors < needed:
+        reason = f"{collected.contributors} of the {needed} updates that make a round (quorum)"
+        return Aggregated(server, "failed", dropped, reason=_first_trouble(reason, collected))
+    pipeline = program.pipeline
+    total = pipeline.release(pipeline.decode_sum(collected.total()), context.round)
+    admission = door.admit("model", context.round, total)
+    if not admission.admitted:
+        reason = f"{total.contributors} contributors are fewer than a release needs"
+        return Aggregated(server, "failed", dropped, (admission,), reason)
+    with np.errstate(all="ignore"):  # judged by the finiteness of the result, just below
+        after = program.algorithm.server_update(server, total, context)
+    if not all(np.isfinite(array).all() for array in after.arrays().values()):
+        reason = "the new model is not finite: the run diverges (AB-504)"
+        return Aggregated(server, "failed", dropped, reason=reason)
+    everyone = all(fate is Fate.MERGED for fate in fates.values())
+    return Aggregated(after, "complete" if everyone else "partial", fates, (admission,))
+
+
+def _first_trouble(reason: str, collected: Collected) -> str:
+    """The reason with the first client's own words, which usually are everybody's."""
+    details = (o.detail for o in collected.outcomes.values() if o.detail)
+    first = next(details, "")
+    return f"{reason}; first trouble: {first}" if first else reason
