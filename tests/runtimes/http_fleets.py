@@ -56,7 +56,7 @@ class Deployed:
     def _work(self, name: str) -> None:
         simulant = self.fleet.build()  # a learner has buffers of its own
         data = ClientData.of(simulant.federation, name)
-        options = JoinOptions(wait=self.wait, timeout=10.0, patience=2.0)
+        options = JoinOptions(wait=self.wait, timeout=10.0, patience=0.5)
         with suppress(AnabranchError):  # the server may go before the client has heard of it
             join(self.http.url, name, simulant.program, data, self.directory / name, options)
 

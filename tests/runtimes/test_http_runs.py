@@ -31,7 +31,7 @@ from anabranch.runtimes.http.messages import TaskOffer
 NAMES = ("a", "b", "c/d?&", "ü")
 
 
-def prepared(algorithm: Algorithm, rounds: RoundsPlan) -> Prepared:
+def prepared(algorithm: Algorithm, rounds: RoundsPlan, every: int = 1) -> Prepared:
     draw = np.random.default_rng(3)
     clients = {}
     for client, name in enumerate(NAMES):
@@ -46,7 +46,7 @@ def prepared(algorithm: Algorithm, rounds: RoundsPlan) -> Prepared:
         algorithm=algorithm,
         local=LocalTraining(batch_size=4, epochs=1, learning_rate=0.1),
         rounds=rounds,
-        evaluation=EvaluationPlan(on="both"),
+        evaluation=EvaluationPlan(on="both", every=every),
         runtime=RuntimePlan(kind="inline", engine="numpy"),
     )
     return prepare(plan, federation)
@@ -90,7 +90,7 @@ def test_a_client_killed_in_a_round_does_not_stop_the_run(tmp_path: Path) -> Non
         if offer.kind is TaskKind.TRAIN and offer.round == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    work = prepared(Scaffold(), RoundsPlan(count=3, deadline=0.8))
+    work = prepared(Scaffold(), RoundsPlan(count=3, deadline=0.8), every=3)
     fleet = ClientProcesses(work, tmp_path / "clients", {"b": die})
     run, events = conducted(work, tmp_path / "store", fleet)
     assert fleet.join() == [0, -signal.SIGKILL, 0, 0]
