@@ -266,6 +266,32 @@ def test_the_client_says_what_is_wrong_with_its_address(
         joined("http://127.0.0.1:1", "client-0", tmp_path)
     with pytest.raises(AnabranchError, match="AB-719"):
         joined(f"{runtime.url}/elsewhere", "client-0", tmp_path)
+    for url in ("", "127.0.0.1:80", "https://127.0.0.1", "http://", "ftp://x"):
+        with pytest.raises(AnabranchError, match="AB-719"):
+            joined(url, "client-0", tmp_path)
+
+
+def test_no_request_makes_the_server_stumble(runtime: HttpRuntime, http: httpx.Client) -> None:
+    draw = np.random.default_rng(11)
+    runtime.submit(work())
+    task = offered(http, "client-0")
+    paths = ["/tasks", f"/tasks/{task}/update", f"/tasks/{task}/failure", f"/blobs/{task}", "/"]
+    names = ["client-0", "client-1", "nobody", "", "\0", "é" * 50, "../.."]
+    headers = [{}, {"Content-Digest": "sha-256=::"}, {"Content-Digest": "sha-256=:é:".encode()}]
+    for _ in range(150):
+        body = draw.bytes(int(draw.integers(0, 400)))
+        header = headers[draw.integers(len(headers))]
+        if draw.random() < 0.2:
+            header = {"Content-Digest": content_digest(body)}
+        response = http.request(
+            ["GET", "PUT", "POST", "DELETE", "HEAD"][draw.integers(5)],
+            paths[draw.integers(len(paths))],
+            params={"client": names[draw.integers(len(names))], "wait": "0"},
+            content=body,
+            headers=header,
+        )
+        assert response.status_code < 500
+        assert b"Traceback" not in response.content
 
 
 def test_another_plan_at_the_client_is_reported(runtime: HttpRuntime, tmp_path: Path) -> None:

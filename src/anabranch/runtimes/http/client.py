@@ -116,6 +116,7 @@ def join(
             the memory is another program's, AB-6xx the disk.
     """
     options = options or JoinOptions()
+    _require_http(url)
     memory = ClientMemory(directory, program.memory.size)
     timeout = httpx.Timeout(options.timeout, read=options.wait + options.timeout)
     http = httpx.Client(
@@ -259,7 +260,7 @@ def _checked(response: httpx.Response) -> httpx.Response:
         problem = Problem.model_validate_json(response.content)
     except ValidationError as error:
         raise _not_the_protocol(f"it answered with status {response.status_code}") from error
-    raise AnabranchError(problem.code, problem.message, fix=problem.fix, kept="")
+    raise AnabranchError(problem.code, problem.message, fix=problem.fix)
 
 
 def _parsed(kind: type[Message], response: httpx.Response) -> Message:
@@ -276,6 +277,15 @@ def _not_the_protocol(what: str) -> AnabranchError:
         fix="check the address, and the software versions at both ends.",
         kept="Nothing was sent.",
     )
+
+
+def _require_http(url: str) -> None:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise _not_the_protocol(f"{url!r} is not an address") from error
+    if parsed.scheme != "http" or not parsed.host:
+        raise _not_the_protocol(f"{url!r} is not an address like http://127.0.0.1:8080")
 
 
 def _unreachable(trouble: str) -> AnabranchError:
