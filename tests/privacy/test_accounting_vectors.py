@@ -91,6 +91,15 @@ def test_poisson_replace_one(rate: float, sigma: float, rounds: int, name: str) 
     assert priced.lower_bound <= priced.claim <= priced.rdp
 
 
+@pytest.mark.parametrize("cap", [130, 160])
+def test_poisson_with_a_cap(cap: int) -> None:
+    event = GaussianEvent(1.0, 100, PoissonSampling(0.01, cap, 10_000))
+    priced = account([event], DELTA)
+    wanted = EXTRA["truncated_poisson_N1e4_q01_s1_T100"][f"cap{cap}"]
+    assert priced.claim == pytest.approx(wanted, rel=1e-3)
+    assert priced.lower_bound <= priced.claim <= priced.rdp
+
+
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.1])
 def test_poisson_replace_one_calibration(rate: float) -> None:
     event = GaussianEvent(1.0, 100, PoissonSampling(rate), Relation.REPLACE_ONE)

@@ -64,6 +64,10 @@ Population = Annotated[
 Cohort = Annotated[
     int | None, typer.Option("--cohort", metavar="M", help="(Expected) size of a round's cohort.")
 ]
+Cap = Annotated[
+    int,
+    typer.Option("--cap", metavar="M", help="Largest cohort under Poisson sampling (0: none)."),
+]
 Grid = Annotated[
     float | None,
     typer.Option("--grid", metavar="H", help="Fixed grid of the privacy loss, to repeat a number."),
@@ -83,6 +87,7 @@ def epsilon(
     relation: Neighbours = None,
     population: Population = None,
     cohort: Cohort = None,
+    cap: Cap = 0,
     grid: Grid = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,7 +98,7 @@ def epsilon(
     check_delta(delta)
     warnings = _warnings(delta, population)
     rate = _rate(sampling_rate, population, cohort)
-    claimed = _sampling(sampling, rate)
+    claimed = _sampling(sampling, rate, cap, population)
     event = GaussianEvent(
         noise_multiplier, rounds, claimed, _relation(relation, sampling), cohort=cohort or 0
     )
@@ -110,6 +115,7 @@ def calibrate_noise(
     cohort: Cohort = None,
     sampling_rate: Rate = None,
     sampling: Claimed = SamplingChoice.NONE,
+    cap: Cap = 0,
     participations: Annotated[
         int | None,
         typer.Option(
@@ -129,7 +135,7 @@ def calibrate_noise(
     check_delta(delta)
     warnings = _warnings(delta, population)
     rate = _rate(sampling_rate, population, cohort)
-    claimed = _sampling(sampling, rate)
+    claimed = _sampling(sampling, rate, cap, population)
     counted = _participations(participations, rounds, sampling)
     wanted = GaussianEvent(1.0, counted, claimed, _relation(relation, sampling), cohort=cohort or 0)
     event = calibrate(wanted, epsilon, delta)
@@ -161,9 +167,15 @@ def _rate(given: float | None, population: int | None, cohort: int | None) -> fl
     return cohort / population
 
 
-def _sampling(choice: SamplingChoice, rate: float | None) -> Sampling:
+def _sampling(
+    choice: SamplingChoice, rate: float | None, cap: int, population: int | None
+) -> Sampling:
     from anabranch.privacy.events import FixedSizeSampling, NoSampling, PoissonSampling
 
+    if cap and choice is not SamplingChoice.POISSON:
+        raise _usage(
+            "--cap belongs to Poisson sampling", "claim --sampling poisson, or drop --cap."
+        )
     if choice is SamplingChoice.NONE:
         if rate is not None:
             PoissonSampling(rate)  # a rate that makes no sense is refused, not ignored
@@ -174,7 +186,7 @@ def _sampling(choice: SamplingChoice, rate: float | None) -> Sampling:
             "give --sampling-rate, or --population and --cohort.",
         )
     if choice is SamplingChoice.POISSON:
-        return PoissonSampling(rate)
+        return PoissonSampling(rate, cap, population or 0)
     return FixedSizeSampling(rate)
 
 
@@ -255,6 +267,7 @@ def _as_json(
         "rounds": event.rounds,
         "sampling": str(event.sampling).split("(")[0],
         "sampling_rate": getattr(event.sampling, "rate", None),
+        "cap": getattr(event.sampling, "cap", 0),
         "relation": event.relation.value,
         "sensitivity": event.relation.sensitivity,
         "unit": event.unit.value,

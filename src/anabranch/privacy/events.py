@@ -83,18 +83,30 @@ class PoissonSampling:
 
     Attributes:
         rate: probability of taking part, in (0, 1].
+        cap: largest cohort; if more coins fall, a random subset of this size takes part. 0: no cap.
+        A
+            cap of m + 6 sqrt(m) for an expected cohort of m costs nothing that can be seen.
+        population: enrolled units; needed with a cap.
 
     Raises:
-        AnabranchError: AB-904 the rate is outside (0, 1].
+        AnabranchError: AB-904 the rate is outside (0, 1], AB-913 a cap without a population.
     """
 
     rate: float
+    cap: int = 0
+    population: int = 0
 
     def __post_init__(self) -> None:
         _check_rate(self.rate)
+        if self.cap < 0 or (self.cap and self.population < 1):
+            raise AnabranchError(
+                "AB-913",
+                f"a cap of {self.cap} on the cohort of a population of {self.population}.",
+                fix="give a positive cap together with the size of the population.",
+            )
 
     def __str__(self) -> str:
-        return f"poisson({self.rate:g})"
+        return f"poisson({self.rate:g})" + (f" capped at {self.cap}" if self.cap else "")
 
 
 @dataclass(frozen=True)

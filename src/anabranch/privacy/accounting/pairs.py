@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Added", "Floats", "Masses", "Pair", "Removed", "Replaced"]
+__all__ = ["Added", "Floats", "Masses", "Mixture", "Pair", "Removed", "Replaced"]
 
 Floats = NDArray[np.float64]
 
@@ -153,6 +153,33 @@ class Replaced:
         last = points[-1]
         tail = float((1 - self.rate) * _ndtr(-last) + self.rate * _ndtr(self.shift - last))
         return Masses(p, q, *_outside(p, tail))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """With probability ``weight`` one pair, else the other one, and the draw tells which."""
+
+    weight: float
+    first: Pair
+    second: Pair
+
+    def span(self) -> tuple[float, float]:
+        (low, high), (other_low, other_high) = self.first.span(), self.second.span()
+        return min(low, other_low), max(high, other_high)
+
+    def masses(self, edges: Floats) -> Masses:
+        first, second = self.first.masses(edges), self.second.masses(edges)
+
+        def mixed(one: float, two: float) -> float:
+            return self.weight * one + (1 - self.weight) * two
+
+        return Masses(
+            self.weight * first.p + (1 - self.weight) * second.p,
+            self.weight * first.q + (1 - self.weight) * second.q,
+            mixed(first.below, second.below),
+            mixed(first.above, second.above),
+            mixed(first.at_zero, second.at_zero),
+        )
 
 
 def normal_masses(points: Floats) -> Floats:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anabranch.privacy.accounting.capped import reach_of_cap, with_cap
 from anabranch.privacy.accounting.library import pld_modules
 from anabranch.privacy.accounting.pairs import Added, Floats, Pair, Removed, Replaced
 from anabranch.privacy.accounting.without_replacement import FixedSize
@@ -62,9 +63,7 @@ def upper_pairs(event: GaussianEvent) -> tuple[Pair, ...]:
     if isinstance(sampling, FixedSizeSampling) and sampling.rate < 1:
         return (FixedSize(2 * shift, sampling.rate),)
     if isinstance(sampling, PoissonSampling) and sampling.rate < 1:
-        if event.relation is Relation.REPLACE_ONE:
-            return (Replaced(shift, sampling.rate),)
-        return Removed(shift, sampling.rate), Added(shift, sampling.rate)
+        return with_cap(_poisson_pairs(event, sampling.rate), sampling, shift)
     return (Removed(1 / event.noise_to_sensitivity, 1.0),)
 
 
@@ -74,7 +73,17 @@ def lower_pairs(event: GaussianEvent) -> tuple[Pair, ...]:
     if isinstance(sampling, FixedSizeSampling) and sampling.rate < 1:
         shift = 1 / event.noise_to_sensitivity
         return Removed(shift, sampling.rate), Added(shift, sampling.rate)
+    if isinstance(sampling, PoissonSampling) and sampling.cap and sampling.rate < 1:
+        # All other units contribute zero: the cap then only makes taking part a little less likely.
+        return _poisson_pairs(event, sampling.rate * (1 - reach_of_cap(sampling)[0]))
     return upper_pairs(event)
+
+
+def _poisson_pairs(event: GaussianEvent, rate: float) -> tuple[Pair, ...]:
+    shift = 1 / event.noise
+    if event.relation is Relation.REPLACE_ONE:
+        return (Replaced(shift, rate),)
+    return Removed(shift, rate), Added(shift, rate)
 
 
 def upper_bound(
