@@ -133,7 +133,7 @@ def measure(codec: Codec, delta: Vector, turns: int) -> Figures:
     return Figures(
         ratio=round(delta.nbytes / sent.nbytes, 2),
         bits=round(8 * sent.nbytes / len(delta), 4),
-        nmse=round(error, 6),
+        nmse=float(f"{error:.4g}"),
         encode=_speed(lambda: plain.encode(update, memory, context), delta.nbytes, turns),
         decode=_speed(lambda: plain.decode_one(sent), delta.nbytes, turns),
     )

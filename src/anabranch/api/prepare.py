@@ -99,7 +99,7 @@ def program_of(plan: Plan, federation: Federation, module: ModuleFactory | None)
         learner=learner,
         training=plan.local,
         weight=plan.weighting,
-        pipeline=compile_stages(plan.updates.stages),
+        pipeline=compile_stages(plan.updates.stages, plan.updates.max_bytes),
         metrics=MetricSet.of(federation.classes, bins=plan.evaluation.bins),
         seed=plan.seed,
         rounds=plan.rounds.count,

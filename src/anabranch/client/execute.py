@@ -66,6 +66,7 @@ def _train(
         task.round,
         generator(program.seed, "encode", task.round, task.name),
         prepared={},
+        max_bytes=program.pipeline.max_bytes,
     )
     update, stage_memory = program.pipeline.encode(update, kept, context)
     new_memory = {**after, **stage_memory}

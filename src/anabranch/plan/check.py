@@ -18,6 +18,7 @@ from anabranch.learners.base import Learner
 from anabranch.learners.build import build_learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.plan.algebra import judge
+from anabranch.plan.budget import check_budget
 from anabranch.plan.explain import Facts
 from anabranch.plan.fleet import check_against_fleet
 from anabranch.plan.schema import Plan
@@ -148,11 +149,12 @@ def _learner(plan: Plan, data: Federation) -> Learner:
 
 
 def check_against_layout(plan: Plan, layout: Layout) -> None:
-    """Refuse patterns that no parameter of the model has.
+    """Refuse patterns that no parameter of the model has, and updates too large for their budget.
 
     Raises:
-        AnabranchError: AB-116.
+        AnabranchError: AB-116; AB-465 when no update can keep to ``updates.max_bytes``.
     """
+    check_budget(plan, layout.averaged)
     known = [parameter.name for parameter in layout.parameters]
     for key, patterns in (("keep_local", plan.model.keep_local), ("freeze", plan.model.freeze)):
         for pattern in patterns:

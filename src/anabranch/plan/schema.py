@@ -58,6 +58,9 @@ class UpdatesPlan(Value):
 
     stages: tuple[AnyStage, ...] = ()
     """Stages in the order in which the client applies them."""
+    max_bytes: int | None = Field(default=None, ge=1, json_schema_extra={"unit": "bytes"})
+    """Most bytes of an encoded update. A client whose update does not fit encodes it more coarsely
+    where the codec can, and else sends nothing."""
 
 
 class Plan(Value):

@@ -4,13 +4,21 @@ fold, and what the frame does not hold may be remembered for the next round (err
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from anabranch.errors import AnabranchError
-from anabranch.updates.packed import Packed, Reader, Writer, not_packed, open_frame, seal
+from anabranch.updates.packed import (
+    FRAME_BYTES,
+    Packed,
+    Reader,
+    Writer,
+    not_packed,
+    open_frame,
+    seal,
+)
 from anabranch.updates.sections import Section, Sections, Update, Vector
 from anabranch.updates.stages import EncodeContext, Stage, StageContract
 from anabranch.updates.total import Finest
@@ -54,6 +62,15 @@ class Codec(Stage):
     def memory(self, sections: Sections) -> tuple[Section, ...]:
         return (Section.vector(_REST, sections["delta"].length),) if self.remembers else ()
 
+    def ladder(self) -> Iterator[Codec]:
+        """Ways to write, each smaller than the one before, all read by this codec: the first one
+        that meets ``EncodeContext.max_bytes`` is sent."""
+        yield self
+
+    def least_bytes(self, length: int) -> int:
+        """A number of bytes that no frame of ``length`` coordinates falls below."""
+        return FRAME_BYTES
+
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
         """Write the body for a finite vector of at least one coordinate."""
         raise NotImplementedError
@@ -72,7 +89,8 @@ class Codec(Stage):
         """The update with its delta packed, and what is kept of it.
 
         Raises:
-            AnabranchError: AB-502 when a value is not finite.
+            AnabranchError: AB-502 when a value is not finite, AB-524 when the update does not fit
+                the bytes that it may have.
         """
         delta = update.vectors["delta"].astype(np.float32, copy=False)
         if self.remembers:
@@ -80,8 +98,9 @@ class Codec(Stage):
                 delta = delta + memory[_REST]
         if not np.isfinite(delta).all():
             raise _not_finite(context.client)
-        packed = self._packed(delta, context)
         others = {name: v for name, v in update.vectors.items() if name != "delta"}
+        left = Update(others, update.scalars, update.packed)
+        packed = self._fitting(delta, context, left.nbytes)
         sent = Update(others, update.scalars, {**update.packed, "delta": packed})
         if not self.remembers:
             return sent, {}
@@ -104,6 +123,22 @@ class Codec(Stage):
         vectors = {**update.vectors, "delta": self._unpacked(packed)}
         left = {name: p for name, p in update.packed.items() if name != "delta"}
         return Update(vectors, update.scalars, left)
+
+    def _fitting(self, delta: Vector, context: EncodeContext, others: int) -> Packed:
+        """The first frame of the ladder that leaves room for the ``others`` bytes."""
+        smallest = 0
+        for way in self.ladder():
+            packed = way._packed(delta, context)
+            smallest = len(packed.content) + others
+            if context.max_bytes is None or smallest <= context.max_bytes:
+                return packed
+        raise AnabranchError(
+            "AB-524",
+            f"client {context.client!r}: the update has {smallest} bytes at the coarsest; "
+            f"updates.max_bytes allows {context.max_bytes}.",
+            fix="allow more bytes, or take a coarser codec (for ecq: a larger 'coarsest').",
+            kept="Nothing of this client was sent; the round goes on.",
+        )
 
     def _packed(self, delta: Vector, context: EncodeContext) -> Packed:
         writer = Writer()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from anabranch.errors import AnabranchError
 
 __all__ = [
+    "FRAME_BYTES",
     "REFUSED",
     "Packed",
     "Reader",
@@ -30,9 +31,10 @@ __all__ = [
 
 _HEAD = struct.Struct("<BBQ")
 _CRC = struct.Struct("<I")
-_START = _HEAD.size + _CRC.size
+FRAME_BYTES = _HEAD.size + _CRC.size
+"""Bytes around a body."""
 
-REFUSED = frozenset(("AB-520", "AB-521", "AB-522", "AB-523"))
+REFUSED = frozenset(("AB-520", "AB-521", "AB-522", "AB-523", "AB-524"))
 """Codes that refuse one client's payload; the round goes on without it."""
 
 _SAME = "use the same plan and software version at the client and the coordinator."
@@ -143,7 +145,7 @@ def open_frame(packed: Packed, codec: int, version: int, name: str) -> Reader:
             the content is cut short or its CRC is wrong.
     """
     content = packed.content
-    if len(content) < _START:
+    if len(content) < FRAME_BYTES:
         raise _refusal("AB-522", f"a payload of {len(content)} bytes is too short for a frame.")
     got_codec, got_version, length = _HEAD.unpack_from(content)
     if (got_codec, got_version) != (codec, version):
@@ -158,7 +160,7 @@ def open_frame(packed: Packed, codec: int, version: int, name: str) -> Reader:
             f"a payload says that it decodes to {length} coordinates; declared are "
             f"{packed.length}.",
         )
-    body = content[_START:]
+    body = content[FRAME_BYTES:]
     if _CRC.unpack_from(content, _HEAD.size)[0] != zlib.crc32(body, zlib.crc32(content[:10])):
         raise _refusal("AB-522", "a payload does not have the checksum that it states.")
     return Reader(body)

@@ -8,10 +8,11 @@ zeros nearly free, keeps that structure; scales for each bucket and rotations ev
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anabranch.updates.codec import Codec, codec_contract
 from anabranch.updates.norm import squared_norm
@@ -39,17 +40,36 @@ class ECQ(Codec):
     codec: ClassVar[int] = 1
     kind: Literal["ecq"] = "ecq"
     coarseness: float = Field(
-        default=6.0, ge=2.0**-10, le=64.0, json_schema_extra={"unit": "root mean squares"}
+        default=6.0, ge=2.0**-10, le=1024.0, json_schema_extra={"unit": "root mean squares"}
     )
     """Step of the levels in root mean squares of the update; larger is smaller and less exact."""
     rounding: Rounding = "stochastic"
     """``stochastic`` is right on average, ``nearest`` errs least for a single client."""
 
+    coarsest: float | None = Field(
+        default=None, ge=2.0**-10, le=1024.0, json_schema_extra={"unit": "root mean squares"}
+    )
+    """Step up to which an update is encoded anew, half as coarse again each time, to keep to
+    ``updates.max_bytes``. Left out: the step stays as it is."""
+
+    @model_validator(mode="after")
+    def _coarser(self) -> ECQ:
+        if self.coarsest is not None and self.coarsest < self.coarseness:
+            raise ValueError("coarsest must be at least coarseness")
+        return self
+
+    def ladder(self) -> Iterator[Codec]:
+        step, last = self.coarseness, self.coarsest or self.coarseness
+        yield self
+        while step < last:
+            step = min(1.5 * step, last)
+            yield ECQ(coarseness=step, rounding=self.rounding)
+
     def contract(self) -> StageContract:
         # |x^ - x| < step at each coordinate, so the norm grows by step * sqrt(d) = c * |x| at most;
         # to the nearest, a coordinate also never more than doubles.
-        stochastic = self.rounding == "stochastic"
-        inflation = 1 + self.coarseness if stochastic else min(2.0, 1 + self.coarseness / 2)
+        stochastic, step = self.rounding == "stochastic", self.coarsest or self.coarseness
+        inflation = 1 + step if stochastic else min(2.0, 1 + step / 2)
         return codec_contract(unbiased=stochastic, inflation=inflation)
 
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from anabranch.updates.codec import Codec, codec_contract
-from anabranch.updates.packed import Reader, Writer, inconsistent
+from anabranch.updates.packed import FRAME_BYTES, Reader, Writer, inconsistent
 from anabranch.updates.sections import Statistics, Vector
 from anabranch.updates.stages import EncodeContext, StageContract
 
@@ -84,6 +84,9 @@ class EDEN(Codec):
         writer.number(seed, "<u4")
         writer.array(_scales(rotated, levels, norms), "<f4")
         writer.raw(self._bits(codes))
+
+    def least_bytes(self, length: int) -> int:
+        return FRAME_BYTES + 4 + (length * self.bits + 7) // 8
 
     def read(self, reader: Reader, length: int) -> Vector:
         size = self._size(length)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from anabranch.randomness import derived_seed
 from anabranch.updates.codec import Codec, codec_contract
-from anabranch.updates.packed import Reader, Writer, inconsistent
+from anabranch.updates.packed import FRAME_BYTES, Reader, Writer, inconsistent
 from anabranch.updates.sections import Vector
 from anabranch.updates.stages import EncodeContext, StageContract
 from anabranch.updates.symbols import Symbols, read_symbols, write_symbols
@@ -77,6 +77,9 @@ class TopK(_Largest):
         write_symbols(symbols, writer)
         writer.array(delta[places], "<f4")
 
+    def least_bytes(self, length: int) -> int:
+        return FRAME_BYTES + 4 * _kept(length, self.fraction)
+
     def read(self, reader: Reader, length: int) -> Vector:
         places = np.flatnonzero(_checked(read_symbols(reader, length), 0, 1))
         if len(places) != _kept(length, self.fraction):
@@ -134,6 +137,9 @@ class Sign(_Feedback):
         writer.number(float(np.abs(delta).mean(dtype=np.float64)), "<f4")
         writer.raw(np.packbits(delta < 0).tobytes())
 
+    def least_bytes(self, length: int) -> int:
+        return FRAME_BYTES + 4 + (length + 7) // 8
+
     def read(self, reader: Reader, length: int) -> Vector:
         size = reader.scale()
         packed = np.frombuffer(reader.raw((length + 7) // 8), np.uint8)
@@ -163,6 +169,9 @@ class RandomMask(Codec):
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
         writer.number(context.round, "<u4")
         writer.array(delta[self.places(len(delta), context.round)], "<f4")
+
+    def least_bytes(self, length: int) -> int:
+        return FRAME_BYTES + 4 + 4 * _kept(length, self.fraction)
 
     def read(self, reader: Reader, length: int) -> Vector:
         places = self.places(length, reader.integer("<u4"))

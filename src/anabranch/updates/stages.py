@@ -74,12 +74,14 @@ class EncodeContext:
         round: the model version that the update belongs to.
         generator: public generator of (seed, "encode", round, client); never for privacy.
         prepared: what `Prepares.prepare` of each stage yielded, by stage name.
+        max_bytes: the most bytes that the encoded update may have; None when any number will do.
     """
 
     client: str
     round: int
     generator: np.random.Generator
     prepared: Mapping[str, object]
+    max_bytes: int | None = None
 
 
 class Stage(Value):
@@ -138,6 +140,8 @@ class Pipeline:
     """Compiled stages; the identity when there are none."""
 
     stages: tuple[Stage, ...] = ()
+    max_bytes: int | None = None
+    """The most bytes that an encoded update may have."""
     # Who has which half, found once: asking a protocol costs more than clipping a small model.
     _encode: tuple[tuple[str, Encodes], ...] = field(init=False, repr=False, compare=False)
     _decode_one: tuple[DecodesOne, ...] = field(init=False, repr=False, compare=False)
@@ -205,8 +209,8 @@ class Pipeline:
         return max(others, default=Finest.TOTAL)
 
 
-def compile_stages(stages: Sequence[Stage]) -> Pipeline:
-    """Fit the stages around the fold.
+def compile_stages(stages: Sequence[Stage], max_bytes: int | None = None) -> Pipeline:
+    """Fit the stages around the fold; ``max_bytes`` is what an encoded update may have.
 
     Raises:
         AnabranchError: AB-410 when a stage appears twice; AB-411 when a stage that is undone for
@@ -226,7 +230,7 @@ def compile_stages(stages: Sequence[Stage]) -> Pipeline:
             )
         _check_promises(stage)
         _check_place(stage, stages[:position])
-    return Pipeline(tuple(stages))
+    return Pipeline(tuple(stages), max_bytes)
 
 
 def _check_promises(stage: Stage) -> None:

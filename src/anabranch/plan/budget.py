@@ -1,0 +1,48 @@
+"""Can updates of this model keep to the bytes that the plan allows?"""
+
+from __future__ import annotations
+
+from anabranch.errors import AnabranchError
+from anabranch.plan.schema import Plan
+from anabranch.updates.codec import Codec
+
+__all__ = ["check_budget", "least_bytes"]
+
+
+def least_bytes(plan: Plan, dim: int) -> int:
+    """A number of bytes that no update of ``dim`` averaged parameters falls below.
+
+    Diagnostics of a few numbers are left out.
+    """
+    codec = next((stage for stage in plan.updates.stages if isinstance(stage, Codec)), None)
+    size = 0
+    for section in plan.algorithm.sections(dim):
+        encoded = codec is not None and section.name == "delta"
+        plain = section.dtype.itemsize * section.length
+        size += codec.least_bytes(dim) if codec and encoded else plain
+    return size
+
+
+def check_budget(plan: Plan, dim: int) -> None:
+    """Refuse a budget that no update can keep to.
+
+    Raises:
+        AnabranchError: AB-465.
+    """
+    most, least = plan.updates.max_bytes, least_bytes(plan, dim)
+    if most is None or least <= most:
+        return
+    others = least_bytes(plan.replace(updates={"stages": [{"kind": "ecq"}]}), dim)
+    reachable = others <= most
+    raise AnabranchError(
+        "AB-465",
+        f"updates.max_bytes is {most}, but an update of {dim} parameters has at least {least} "
+        "bytes with these stages.",
+        fix=(
+            'encode with {kind = "ecq", coarsest = 64}, which takes coarser steps until an update '
+            "fits, or allow more bytes."
+            if reachable
+            else f"allow at least {others} bytes, or use an algorithm that sends one vector."
+        ),
+        kept="Nothing was started.",
+    )

@@ -1,0 +1,83 @@
+"""``updates.max_bytes``: coarser steps until an update fits, and refusal when nothing fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_codec_runs import bytes_up, finished, plan
+from test_codecs import heavy, unpacked
+
+import anabranch as ab
+from anabranch.coordinator.store import Store
+from anabranch.plan import Plan
+from anabranch.plan.budget import check_budget, least_bytes
+from anabranch.randomness import generator
+from anabranch.updates import CODECS, ECQ, Codec, EncodeContext, Packed, Update
+
+
+def within(codec: Codec, max_bytes: int | None) -> Packed:
+    context = EncodeContext("a", 1, generator(0, "budget"), {}, max_bytes)
+    memory = {"rest": np.zeros(20_000, np.float32)} if codec.remembers else {}
+    return codec.encode(Update({"delta": heavy(20_000)}, {}), memory, context)[0].packed["delta"]
+
+
+def test_coarser_steps_until_it_fits() -> None:
+    codec = ECQ(coarseness=1, coarsest=200)
+    free = len(within(codec, None).content)
+    assert free == len(within(ECQ(coarseness=1), None).content)
+    for most in (free - 1, free // 3, free // 10):
+        content = within(codec, most)
+        assert most / 2 < len(content.content) <= most
+        assert len(unpacked(codec, content)) == 20_000  # read by the stage of the plan
+
+
+def test_the_contract_covers_the_coarsest_step() -> None:
+    assert ECQ(coarseness=2, coarsest=30).contract().inflation == 31
+    with pytest.raises(ValueError, match="at least coarseness"):
+        ECQ(coarseness=6, coarsest=3)
+
+
+def test_what_does_not_fit_is_not_sent() -> None:
+    with pytest.raises(ab.AnabranchError, match="AB-524"):
+        within(ECQ(coarseness=1, coarsest=2), 300)
+
+
+@pytest.mark.parametrize("codec", [c() for c in CODECS.values()], ids=lambda c: c.name)
+def test_no_frame_is_smaller_than_it_says(codec: Codec) -> None:
+    assert len(within(codec, None).content) >= codec.least_bytes(20_000)
+
+
+def budget(max_bytes: int, stages: list[dict[str, object]], **changes: object) -> Plan:
+    return plan([], updates={"stages": stages, "max_bytes": max_bytes}, **changes)
+
+
+def test_budgets_that_nothing_meets_are_refused() -> None:
+    assert least_bytes(budget(1, []), 1000) == 4000
+    check_budget(budget(4000, []), 1000)
+    for stages in ([], [{"kind": "topk", "fraction": 0.5}], [{"kind": "eden", "bits": 4}]):
+        with pytest.raises(ab.AnabranchError, match=r"AB-465.*coarsest = 64"):
+            check_budget(budget(500, stages), 1000)
+    check_budget(budget(500, [{"kind": "ecq"}]), 1000)
+    with pytest.raises(ab.AnabranchError, match="one vector"):
+        check_budget(budget(500, [{"kind": "ecq"}], algorithm={"name": "scaffold"}), 1000)
+
+
+def test_a_run_keeps_to_its_budget(tmp_path: Path) -> None:
+    limits = {"max_update_bytes": 300}
+    of = budget(300, [{"kind": "ecq", "coarseness": 0.5, "coarsest": 64.0}], limits=limits)
+    run = finished(tmp_path, of)
+    assert run.status == "complete"
+    assert 0 < bytes_up(tmp_path, run) <= 300 * 4 * run.rounds
+    assert all(check.met for check in run.limits)
+
+
+def test_a_run_that_cannot_is_told_by_client(tmp_path: Path) -> None:
+    of = budget(200, [{"kind": "ecq", "coarseness": 0.5}], rounds={"count": 1, "max_failures": 0})
+    run = finished(tmp_path, of)
+    assert run.status == "failed"
+    with Store.open(tmp_path) as store:
+        assert sum(r.bytes_up for r in store.rounds(run.id)) == 0
+    with pytest.raises(ab.AnabranchError, match="AB-465"):
+        finished(tmp_path, budget(200, []))
