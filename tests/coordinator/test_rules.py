@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from anabranch.algorithms import FedAdam, FedAvg
 from anabranch.coordinator.limits import check_limits
-from anabranch.coordinator.policies import Synchronous, derived_deadline
+from anabranch.coordinator.policies import OpenWork, Synchronous
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
 from anabranch.fleet import select_uniform
@@ -73,13 +73,19 @@ def test_limits_are_measured_and_a_missing_measurement_misses() -> None:
 
 
 def test_the_synchronous_policy_closes_on_all_or_on_the_deadline() -> None:
-    assert Synchronous().close(waiting=0, contributors=3, elapsed=1.0)
-    assert not Synchronous().close(waiting=1, contributors=3, elapsed=1e9)
-    assert Synchronous(5.0).close(waiting=1, contributors=3, elapsed=5.0)
-    assert Synchronous(5.0).patience(2.0) == 3.0
-    assert Synchronous().patience(2.0) is None
-    assert derived_deadline([]) is None
-    assert derived_deadline([10.0, 40.0]) == 120.0
+    def work(answered: int, merged: int = 3, elapsed: float = 1.0, asked: int = 4) -> OpenWork:
+        return OpenWork(4, asked, answered, merged, elapsed)
+
+    assert Synchronous().dispatch(work(0, asked=0)) == 4
+    assert Synchronous().dispatch(work(0)) == 0
+    assert not Synchronous().close(work(0, asked=0))
+    assert Synchronous().close(work(4))
+    assert not Synchronous().close(work(3, elapsed=1e9))
+    assert Synchronous(5.0).close(work(3, elapsed=5.0))
+    assert Synchronous(goal=3).close(work(3))
+    assert not Synchronous(goal=3).close(work(3, merged=2))
+    assert Synchronous(5.0).patience(work(3, elapsed=2.0)) == 3.0
+    assert Synchronous().patience(work(3)) is None
 
 
 def test_the_run_state_survives_the_store_bit_for_bit() -> None:

@@ -21,6 +21,7 @@ from anabranch.coordinator.evaluation import Evaluator
 from anabranch.coordinator.events import Listener, RunStarted
 from anabranch.coordinator.loop import Coordinator
 from anabranch.coordinator.notes import card_note
+from anabranch.coordinator.policies import Synchronous
 from anabranch.coordinator.record import release_entry
 from anabranch.coordinator.runtime import RemoteRuntime, Runtime
 from anabranch.coordinator.state import RunState
@@ -95,7 +96,10 @@ def conduct(
         else:
             kind = type(_initial(prepared).server)
             state = RunState.from_arrays(latest.round, kind, latest.state)
-        coordinator = _coordinator(prepared, runtime, journal, listener, stopped)
+        # Simulated clients all answer; live ones are not waited for once the goal is reached.
+        goal = prepared.plan.rounds.wanted(len(prepared.federation)) if remote else None
+        policy = Synchronous(prepared.plan.rounds.deadline, goal)
+        coordinator = _coordinator(prepared, runtime, policy, journal, listener, stopped)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)
         closing = Closing(prepared, session, coordinator, slots, Path(store.path))
@@ -171,6 +175,7 @@ def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
 def _coordinator(
     prepared: Prepared,
     runtime: Runtime,
+    policy: Synchronous,
     journal: GroupedCommits,
     listener: Listener,
     stopped: Callable[[], bool],
@@ -184,6 +189,7 @@ def _coordinator(
         runtime=runtime,
         evaluator=_evaluator(prepared, runtime, door),
         door=door,
+        policy=policy,
         journal=journal,
         tell=listener,
         stopped=stopped,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from anabranch.aggregation.fold import Accumulator
-from anabranch.coordinator.policies import Policy
+from anabranch.coordinator.policies import OpenWork, Policy
 from anabranch.coordinator.runtime import Fate, Outcome, Partial, Payload, Runtime, Work
 from anabranch.errors import AnabranchError
 from anabranch.updates.sections import Update
@@ -22,7 +22,9 @@ class Collected:
     """The open state of one piece of work.
 
     Attributes:
-        work: what was asked.
+        work: what is asked, and all clients that may be asked.
+        started: when the first task was given out, in seconds of the loop's clock.
+        asked: how many of the clients were asked so far.
         outcomes: by client number, as they come.
         decode: undoes the stages of one update before it is folded.
         individuals: single updates by client number, when the work asked for them.
@@ -31,6 +33,7 @@ class Collected:
     work: Work
     started: float
     decode: Callable[[Update], Update] = lambda update: update
+    asked: int = 0
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     individuals: dict[int, Update] = field(default_factory=dict)
     _sum: Accumulator = field(init=False)
@@ -38,10 +41,16 @@ class Collected:
     def __post_init__(self) -> None:
         self._sum = Accumulator(self.work.fold)
 
-    @property
-    def waiting(self) -> int:
-        """Clients that were asked and have no outcome yet."""
-        return len(self.work.clients) - len(self.outcomes)
+    def seen(self, now: float) -> OpenWork:
+        """What a policy may know."""
+        selected, merged = len(self.work.clients), self.contributors
+        return OpenWork(selected, self.asked, len(self.outcomes), merged, now - self.started)
+
+    def next_tasks(self, count: int) -> Work:
+        """The work for the next ``count`` clients of the selection."""
+        clients = self.work.clients[self.asked : self.asked + count]
+        self.asked += len(clients)
+        return replace(self.work, clients=clients)
 
     @property
     def contributors(self) -> int:
@@ -87,20 +96,20 @@ def collect(
     decode: Callable[[Update], Update] = lambda update: update,
     clock: Callable[[], float] = time.monotonic,
 ) -> Collected:
-    """Ask, wait by the policy, and give up what is still open when it closes.
+    """Ask and wait by the policy; give up what is still open when it closes.
 
     Payloads of single clients are decoded here; sums come from where their updates were decoded.
-    Every client of ``work`` has exactly one outcome at the end.
+    Every client that was asked has exactly one outcome at the end.
     """
     collected = Collected(work, clock(), decode)
-    runtime.submit(work)
-    while not policy.close(collected.waiting, collected.contributors, clock() - collected.started):
-        patience = policy.patience(clock() - collected.started)
-        for event in runtime.poll(patience):
+    while not policy.close(collected.seen(clock())):
+        if count := policy.dispatch(collected.seen(clock())):
+            runtime.submit(collected.next_tasks(count))
+        for event in runtime.poll(policy.patience(collected.seen(clock()))):
             collected.absorb(event, name)
-    if collected.waiting:
+    if collected.seen(clock()).waiting:
         for outcome in runtime.abandon():
             collected.absorb(outcome, name)
-    for client in work.clients:
+    for client in work.clients[: collected.asked]:
         collected.outcomes.setdefault(client, Outcome(client, Fate.LOST, "no answer"))
     return collected

@@ -21,7 +21,7 @@ from anabranch.coordinator.aggregate import Aggregated, aggregate
 from anabranch.coordinator.collect import Collected, collect
 from anabranch.coordinator.evaluation import Evaluation, Evaluator
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted
-from anabranch.coordinator.policies import Synchronous
+from anabranch.coordinator.policies import Policy
 from anabranch.coordinator.record import RoundTimes, committed_event, round_record
 from anabranch.coordinator.runtime import Fate, Runtime, Work
 from anabranch.coordinator.state import RunState
@@ -54,6 +54,7 @@ class Coordinator:
         runtime: carries the work.
         evaluator: measures models.
         door: what may leave.
+        policy: when tasks are given out and when a round is closed.
         journal: makes rounds durable.
         tell: the listener.
         stopped: asked between rounds; true ends the run in good order.
@@ -65,6 +66,7 @@ class Coordinator:
     runtime: Runtime
     evaluator: Evaluator
     door: ReleaseDoor
+    policy: Policy
     journal: GroupedCommits
     tell: Callable[[Event], None]
     stopped: Callable[[], bool] = lambda: False
@@ -113,8 +115,8 @@ class Coordinator:
             FoldPlan(self.program.sections, capacity=len(cohort)),
             self.program.pipeline.delivery,
         )
-        policy = Synchronous(self.plan.rounds.deadline)
-        return collect(work, self.runtime, policy, self._name, self.program.pipeline.decode_one)
+        decode = self.program.pipeline.decode_one
+        return collect(work, self.runtime, self.policy, self._name, decode)
 
     def _aggregate(self, number: int, server: ServerState, collected: Collected) -> Aggregated:
         """The next server state, or the same one when the round fails; clients are told."""
