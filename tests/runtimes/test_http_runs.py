@@ -26,12 +26,17 @@ from anabranch.plan import Plan
 from anabranch.plan.evaluation import EvaluationPlan
 from anabranch.plan.rounds import RoundsPlan
 from anabranch.plan.runtime import RuntimePlan
+from anabranch.plan.schema import UpdatesPlan
 from anabranch.runtimes.http.messages import TaskOffer
+from anabranch.updates.sparse import TopK
+from anabranch.updates.stages import Stage
 
 NAMES = ("a", "b", "c/d?&", "ü")
 
 
-def prepared(algorithm: Algorithm, rounds: RoundsPlan, every: int = 1) -> Prepared:
+def prepared(
+    algorithm: Algorithm, rounds: RoundsPlan, every: int = 1, stages: tuple[Stage, ...] = ()
+) -> Prepared:
     draw = np.random.default_rng(3)
     clients = {}
     for client, name in enumerate(NAMES):
@@ -46,6 +51,7 @@ def prepared(algorithm: Algorithm, rounds: RoundsPlan, every: int = 1) -> Prepar
         algorithm=algorithm,
         local=LocalTraining(batch_size=4, epochs=1, learning_rate=0.1),
         rounds=rounds,
+        updates=UpdatesPlan(stages=stages),
         evaluation=EvaluationPlan(on="both", every=every),
         runtime=RuntimePlan(kind="inline", engine="numpy"),
     )
@@ -62,9 +68,15 @@ def conducted(
         return conduct(work, store, run_id, events.append, remote=remote), events
 
 
-@pytest.mark.parametrize("algorithm", [FedAvg(), Scaffold()], ids=["fedavg", "scaffold"])
-def test_the_model_is_the_simulated_one_bit_for_bit(algorithm: Algorithm, tmp_path: Path) -> None:
-    work = prepared(algorithm, RoundsPlan(count=5, cohort=3))
+@pytest.mark.parametrize(
+    ("algorithm", "stages"),
+    [(FedAvg(), ()), (Scaffold(), ()), (FedAvg(), (TopK(fraction=0.3),))],
+    ids=["fedavg", "scaffold", "topk with error feedback"],
+)
+def test_the_model_is_the_simulated_one_bit_for_bit(
+    algorithm: Algorithm, stages: tuple[Stage, ...], tmp_path: Path
+) -> None:
+    work = prepared(algorithm, RoundsPlan(count=5, cohort=3), stages=stages)
     simulated, _ = conducted(work, tmp_path / "simulated", None)
     fleet = ClientProcesses(work, tmp_path / "clients")
     deployed, _ = conducted(work, tmp_path / "deployed", fleet)
