@@ -210,6 +210,8 @@ def _leaving(plan: Plan, facts: Facts) -> Iterator[str]:
         yield f"Together {total} bytes a round, before any encoding."
     for stage in plan.updates.stages:
         yield f"Stage {stage.name}: {_fields(stage.model_dump())}."
+    if plan.updates.max_bytes is not None:
+        yield f"Encoded, an update has at most {plan.updates.max_bytes} bytes, or is not sent."
     yield "Sums of evaluation metrics leave in the same way; examples never do."
 
 
