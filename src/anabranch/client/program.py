@@ -48,7 +48,7 @@ class MemoryLayout:
             position += section.length
         return places
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Length of the flat memory vector; 0 when clients keep nothing."""
         return sum(section.length for section in self.sections)

@@ -89,13 +89,14 @@ class Simulant:
         accumulator.reset()
         events: list[RuntimeEvent] = []
         merged: list[int] = []
-        for client in share.clients:
-            if not alive():
-                break
-            event = self._one(share, client, broadcast, accumulator, events)
-            events.append(event)
-            if event.fate is Fate.MERGED:
-                merged.append(client)
+        with np.errstate(over="ignore", invalid="ignore"):  # the fold names such updates
+            for client in share.clients:
+                if not alive():
+                    break
+                event = self._one(share, client, broadcast, accumulator, events)
+                events.append(event)
+                if event.fate is Fate.MERGED:
+                    merged.append(client)
         if share.finest is not Finest.INDIVIDUALS:
             total = accumulator.total(copy=buffer is None)
             events.append(Partial(total, tuple(merged)))
@@ -115,8 +116,10 @@ class Simulant:
         read, write = share.slots.get(client, (-1, -1))
         memory = self.memory.read(client, read) if self.memory and read >= 0 else None
         try:
-            with np.errstate(over="ignore", invalid="ignore"):  # the fold names such updates
-                reply = execute(self.program, task, broadcast, memory, self._data(share, client))
+            reply = execute(self.program, task, broadcast, memory, self._data(share, client))
+            # Pending memory first: if the disk refuses it, nothing has been folded yet.
+            if reply.memory is not None and self.memory is not None:
+                self.memory.write(client, write, reply.memory)
             if share.finest is Finest.INDIVIDUALS:
                 events.append(Payload(client, pack(reply.update, share.fold.sections)))
             else:
@@ -129,8 +132,6 @@ class Simulant:
             # A user's module may raise anything; the run names it and goes on without the client.
             detail = f"{type(error).__name__}: {error}"
             return Outcome(client, Fate.FAILED, detail, time.perf_counter() - started)
-        if reply.memory is not None and self.memory is not None:
-            self.memory.write(client, write, reply.memory)
         seconds = time.perf_counter() - started
         return Outcome(client, Fate.MERGED, "", seconds, reply.update.nbytes)
 
