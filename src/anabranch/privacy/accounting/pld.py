@@ -96,7 +96,7 @@ def upper_bound(
         delta: in (0, 1).
         tolerance: largest relative change by the last halving of the grid.
     """
-    step = 2 * _first_step(events)
+    step = 2 * _first_step(events, tolerance)
     coarse = epsilon_on_grid(events, delta, step, upper=True)
     for _ in range(_HALVINGS):
         fine = epsilon_on_grid(events, delta, step / 2, upper=True)
@@ -129,7 +129,7 @@ def _spans(events: Sequence[GaussianEvent], *, upper: bool) -> list[tuple[Pair, 
     return [(pair, *pair.span()) for event in events for pair in choose(event)]
 
 
-def _first_step(events: Sequence[GaussianEvent]) -> float:
+def _first_step(events: Sequence[GaussianEvent], tolerance: float) -> float:
     """A step that is small beside the spread of the loss, and beside epsilon, of one release.
 
     Splitting a cell adds up to h^2/6 to the variance of the loss and h^2/12 to its mean.
@@ -145,8 +145,8 @@ def _first_step(events: Sequence[GaussianEvent]) -> float:
         variance += event.rounds * spread
         total += event.rounds
     guess = 4 * math.sqrt(variance) + variance / 2
-    by_spread = math.sqrt(6 * _TOLERANCE * finest)
-    by_mean = math.sqrt(6 * _TOLERANCE * guess / total)
+    by_spread = math.sqrt(10 * tolerance * finest)
+    by_mean = math.sqrt(10 * tolerance * guess / total)
     widest = max(high - low for _, low, high in _spans(events, upper=True))
     return max(min(by_spread, by_mean), widest / _CELLS)
 
