@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from anabranch.errors import AnabranchError
 from anabranch.learners.base import Learner
 from anabranch.learners.dense import DenseStack, dense_stack, drawn
+from anabranch.learners.kernels import is_wide
 from anabranch.learners.losses import Loss, resolve_loss
 from anabranch.learners.numpy_learner import NumpyLearner
 from anabranch.learners.plan import ModelPlan, ParameterValue
@@ -59,7 +61,8 @@ def build_learner(
 
     Args:
         plan: the table ``[model]``.
-        kind: ``auto`` takes PyTorch where it is installed.
+        kind: ``auto`` takes NumPy for built-in models without a wide layer, where PyTorch would
+            give the same model more slowly, and PyTorch for the rest.
         input_shape: of one example.
         classes: of the data; 0 for regression.
         vocabulary_size: number of tokens of a text source.
@@ -79,7 +82,14 @@ def build_learner(
         _check_built_in(plan)
     has_torch = importlib.util.find_spec("torch") is not None
     dense = not own and plan.name in _DENSE
-    if kind == "numpy" or (kind == "auto" and dense and not has_torch):
+    plain = engine == "auto" and precision == "float32" and device in ("auto", "cpu")
+    if (
+        kind == "auto"
+        and dense
+        and (not has_torch or (plain and _narrow(plan, input_shape, classes)))
+    ):
+        kind = "numpy"
+    if kind == "numpy":
         if not dense:
             raise AnabranchError(
                 "AB-304",
@@ -156,6 +166,12 @@ def _dense(plan: ModelPlan, shape: tuple[int, ...], classes: int) -> tuple[Dense
     loss = resolve_loss(name, classes, None)
     hidden = plan.parameters.get("hidden", [200]) if plan.name == "mlp" else []
     return dense_stack(math.prod(shape), _sizes(hidden), loss.outputs), loss
+
+
+def _narrow(plan: ModelPlan, shape: tuple[int, ...], classes: int) -> bool:
+    """Whether no layer is wide enough for PyTorch to be worth its start-up time."""
+    sizes = _dense(plan, shape, classes)[0].sizes
+    return not any(is_wide(pair) for pair in itertools.pairwise(sizes))
 
 
 def _sizes(hidden: ParameterValue) -> list[int]:

@@ -14,7 +14,19 @@ import numpy as np
 from anabranch.learners.flat import Call
 from anabranch.updates.sections import Vector
 
-__all__ = ["Kernels", "NumpyKernels"]
+__all__ = ["Kernels", "NumpyKernels", "is_wide"]
+
+_MANY_OUTPUTS = 48
+_LARGE_MATRIX = 1 << 14
+
+
+def is_wide(shape: tuple[int, ...]) -> bool:
+    """Whether PyTorch multiplies by a matrix of this shape faster than NumPy.
+
+    >>> is_wide((10, 784)), is_wide((200, 784))
+    (False, True)
+    """
+    return min(shape) >= _MANY_OUTPUTS and shape[0] * shape[1] >= _LARGE_MATRIX
 
 
 class Kernels(Protocol):

@@ -10,14 +10,16 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anabranch.errors import AnabranchError
 from anabranch.learners.dense import DenseStack, Draw
 from anabranch.learners.plan import ParameterValue
 
-__all__ = ["CharGRU", "LeafCNN", "dense_module", "module_draws"]
+__all__ = ["CharGRU", "LeafCNN", "dense_module", "filled", "module_draws"]
 
 
 def dense_module(stack: DenseStack) -> nn.Sequential:
@@ -28,6 +30,15 @@ def dense_module(stack: DenseStack) -> nn.Sequential:
         if index < len(stack.names) - 1:
             layers[f"relu{index + 1}"] = nn.ReLU()
     return nn.Sequential(layers)
+
+
+def filled(module: nn.Module, parameters: Mapping[str, NDArray[np.float32]]) -> nn.Module:
+    """``module`` with these parameters and buffers, in evaluation mode."""
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    with torch.no_grad():
+        for name, value in parameters.items():
+            state[name].copy_(torch.from_numpy(np.array(value)))
+    return module.eval()
 
 
 class LeafCNN(nn.Module):

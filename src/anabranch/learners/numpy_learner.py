@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,3 +93,12 @@ class NumpyLearner:
                     np.maximum(h, 0, out=h)
             result[start : start + rows] = h
         return result
+
+    def module(self, vector: Vector) -> object:
+        """The model as a PyTorch module where PyTorch is installed, else its parameters by name."""
+        parameters = {name: np.array(v) for name, v in self._layout.views(vector).items()}
+        if find_spec("torch") is None:
+            return parameters
+        from anabranch.learners.models import dense_module, filled
+
+        return filled(dense_module(self._stack), parameters)

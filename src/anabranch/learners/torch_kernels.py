@@ -8,13 +8,10 @@ import numpy as np
 import torch
 
 from anabranch.learners.flat import Call
-from anabranch.learners.kernels import NumpyKernels
+from anabranch.learners.kernels import NumpyKernels, is_wide
 from anabranch.updates.sections import Vector
 
 __all__ = ["HybridKernels"]
-
-_MANY_OUTPUTS = 48
-_LARGE_MATRIX = 1 << 14
 
 
 class HybridKernels(NumpyKernels):
@@ -37,8 +34,7 @@ class HybridKernels(NumpyKernels):
 
 def _wide(a: Vector, b: Vector, out: Vector) -> bool:
     """Whether the largest of the three matrices is a wide layer's weight (or its gradient)."""
-    matrix = max((a, b, out), key=np.size)
-    return min(matrix.shape) >= _MANY_OUTPUTS and matrix.size >= _LARGE_MATRIX
+    return is_wide(max((a, b, out), key=np.size).shape)
 
 
 def _tensors(a: Vector, b: Vector) -> tuple[torch.Tensor, torch.Tensor]:

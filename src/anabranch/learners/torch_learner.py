@@ -25,6 +25,7 @@ from anabranch.learners.closed_form import DenseEngine, DenseLayer, step_kind
 from anabranch.learners.eager import EagerEngine
 from anabranch.learners.flatten import FlatModel, batch_norms, module_layout, module_vector
 from anabranch.learners.losses import Loss
+from anabranch.learners.models import filled
 from anabranch.learners.plan import ModelPlan
 from anabranch.learners.torch_kernels import HybridKernels
 from anabranch.learners.trace import Refused
@@ -215,12 +216,7 @@ class TorchLearner:
 
     def module(self, vector: Vector) -> nn.Module:
         """A new module with the parameters in ``vector``, in evaluation mode."""
-        module = seeded_module(self._factory, 0).eval()
-        state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        with torch.no_grad():
-            for name, value in self._layout.views(vector).items():
-                state[name].copy_(torch.from_numpy(value.copy()))
-        return module
+        return filled(seeded_module(self._factory, 0), self._layout.views(vector))
 
 
 def seeded_module(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
