@@ -14,7 +14,9 @@ from anabranch.cli.options import AsJson, Changes, PlanFile
 from anabranch.cli.output import print_json, print_table, say, write_text
 
 if TYPE_CHECKING:
-    from anabranch.plan import Verdict
+    from collections.abc import Sequence
+
+    from anabranch.plan import Finding, Verdict
 
 __all__ = ["app"]
 
@@ -75,23 +77,41 @@ def migrate_plan(
 
 
 @app.command("check")
-def check_plan(plan: PlanFile, changes: Changes = None, as_json: AsJson = False) -> None:
-    """Whether a plan is well-formed and its options go together, without running it."""
-    from anabranch.plan import judge, load_plan
+def check_plan(
+    plan: PlanFile,
+    changes: Changes = None,
+    without_data: Annotated[
+        bool,
+        typer.Option("--without-data", help="Options only: the data are elsewhere."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether a plan would start: options, data, fleet, model, metrics.
+
+    Nothing is trained. With --without-data only the options are checked.
+    """
+    from anabranch.plan import check, judge, load_plan
 
     loaded = load_plan(plan, changes or (), os.environ)
     verdict = judge(loaded)
+    findings = () if without_data else check(loaded).findings
+    checks = [finding for finding in findings if finding.part != "options"]
+    accepted = verdict.accepted and not any(finding.error for finding in checks)
     if as_json:
-        print_json(_as_json(verdict, loaded.contract_digest))
+        print_json(_as_json(accepted, loaded.contract_digest, verdict, checks))
     else:
-        _print_verdict(verdict, loaded.contract_digest)
-    if not verdict.accepted:
+        say(f"{'Accepted' if accepted else 'Refused'}. Contract {loaded.contract_digest}.")
+        _print_verdict(verdict)
+        _print_checks(checks)
+    if not accepted:
         raise typer.Exit(ExitCode.ERROR)
 
 
-def _as_json(verdict: Verdict, digest: str) -> dict[str, object]:
+def _as_json(
+    accepted: bool, digest: str, verdict: Verdict, checks: Sequence[Finding]
+) -> dict[str, object]:
     return {
-        "accepted": verdict.accepted,
+        "accepted": accepted,
         "contract_digest": digest,
         "notes": [{"options": list(n.options), "text": n.text} for n in verdict.notes],
         "refusals": [
@@ -103,14 +123,31 @@ def _as_json(verdict: Verdict, digest: str) -> dict[str, object]:
             }
             for refusal in verdict.refusals
         ],
+        "checks": [
+            {
+                "part": found.part,
+                "fits": found.error is None,
+                "text": found.text,
+                "code": found.error.code if found.error else None,
+                "fix": found.error.fix if found.error else None,
+            }
+            for found in checks
+        ],
     }
 
 
-def _print_verdict(verdict: Verdict, digest: str) -> None:
-    say(f"{'Accepted' if verdict.accepted else 'Refused'}. Contract {digest}.")
+def _print_verdict(verdict: Verdict) -> None:
     for note in verdict.notes:
         say(f"Note on {', '.join(note.options)}: {note.text}")
     for refusal in verdict.refusals:
         say(f"{refusal.code} {refusal.title}: {refusal.reason}")
         for alternative in refusal.alternatives:
             say(f"  instead: {alternative.words} ({alternative.settings})")
+    if verdict.accepted:
+        say("fits   options: they go together")
+
+
+def _print_checks(checks: Sequence[Finding]) -> None:
+    for found in checks:
+        verdict = "wrong" if found.error else "fits "
+        say(f"{verdict}  {found.part}: {found.error or found.text}")

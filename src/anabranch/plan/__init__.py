@@ -5,7 +5,13 @@ all and has a digest. The runtime part says how it is run here.
 """
 
 from anabranch.plan.algebra import Refusal, Verdict, judge, require_accepted
-from anabranch.plan.check import PlanReport, check, check_against_data, check_against_layout
+from anabranch.plan.check import (
+    Finding,
+    PlanReport,
+    check,
+    check_against_data,
+    check_against_layout,
+)
 from anabranch.plan.document import PlanDocument
 from anabranch.plan.evaluation import EvaluationPlan, Limits, StopPlan
 from anabranch.plan.explain import Facts, explain
@@ -35,6 +41,7 @@ __all__ = [
     "ClientsPlan",
     "EvaluationPlan",
     "Facts",
+    "Finding",
     "Limits",
     "Plan",
     "PlanDocument",

@@ -145,6 +145,8 @@ def _learner(plan: Plan, data: Federation) -> Learner:
         input_shape=data.input_shape,
         classes=data.classes,
         vocabulary_size=len(data.vocabulary),
+        precision=plan.local.precision,
+        device=plan.runtime.device,
     )
 
 
