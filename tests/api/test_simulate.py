@@ -166,6 +166,14 @@ def test_a_run_in_which_all_rounds_fail_ends_by_rule(tmp_path: Path) -> None:
     assert np.isfinite(first["server.model"]).all()
 
 
+def test_a_run_too_short_to_end_by_rule_fails_too_when_no_round_is_merged(tmp_path: Path) -> None:
+    clients = {name: (x * np.float32(1e25), y) for name, (x, y) in blobs().items()}
+    done = run(tmp_path, clients=clients, rounds=2, local=ab.LocalTraining(learning_rate=1.0))
+    assert (done.status, done.rounds) == ("failed", 2)
+    assert "no round was merged" in done.reason
+    assert "AB-50" in done.reason
+
+
 def test_local_parameters_stay_with_their_clients(tmp_path: Path) -> None:
     model = ModelPlan(name="mlp", parameters={"hidden": [8]}, keep_local=("output.*",))
     done = run(tmp_path, model=model, rounds=5)

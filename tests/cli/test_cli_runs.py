@@ -81,6 +81,19 @@ def test_simulate_tells_on_stderr_and_answers_on_stdout(tmp_path: Path) -> None:
     assert written["model_sha256"] == hashlib.sha256(model).hexdigest()
 
 
+def test_quiet_still_says_why_the_exit_code_is_not_0(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    limit = ["--set", "limits={max_update_bytes=1}", "--set", "evaluation.baselines=[]"]
+    missed = simulate(tmp_path, "-q", *limit)
+    assert missed.exit_code == 3
+    assert missed.stderr.startswith("Limit missed: max_update_bytes (wanted ")
+    diverging = simulate(tmp_path, "-q", "--set", "local.learning_rate=1e38")
+    assert diverging.exit_code == 1
+    assert diverging.stderr.startswith("Run failed: ")
+    assert "AB-50" in diverging.stderr
+    assert "Traceback" not in diverging.stderr
+
+
 def test_quiet_json_on_stdout_is_json_and_nothing_else(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
     kinds = (["--kind", "inline"], ["--kind", "spawn", "--workers", "2"])

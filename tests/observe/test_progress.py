@@ -123,3 +123,20 @@ def test_a_terminal_gets_rich_and_no_colour_where_none_is_wanted(
     text = stream.getvalue()
     assert "round" in text
     assert "\x1b[33m" not in text  # yellow, of troubles
+
+
+def test_many_troubles_do_not_bury_the_rest() -> None:
+    """A reason in full once; then three brief lines a round, and a count of the others."""
+    reason = "AB-502 [run] a value is not finite. Fix: lower the learning rate."
+    stream = io.StringIO()
+    show = PlainProgress(stream)
+    for number in (1, 2):
+        for client in range(20):
+            show(ClientTrouble(number, f"c{client}", "refused", reason))
+        show(RoundCommitted(round=number, outcome="failed", contributors=0, cohort=20))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == f"round 1: client c0 refused: {reason}"
+    assert lines[1] == "round 1: client c1 refused: AB-502"
+    assert lines[3] == "round 1: 17 more clients did not contribute"
+    assert sum("Fix: " in line for line in lines) == 1
+    assert len(lines) == 10

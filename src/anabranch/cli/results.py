@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,11 @@ __all__ = ["exit_by", "print_clients", "results_of", "show_results"]
 _MOST_ROWS = 40
 
 
-def show_results(store: Path, run_id: str, json_file: Path | None) -> None:
-    """Print the end of a run and leave with the exit code that its limits give."""
+def show_results(store: Path, run_id: str, json_file: Path | None, *, quiet: bool = False) -> None:
+    """Print the end of a run and leave with the exit code that its limits give.
+
+    With ``quiet`` there was no progress, so a bad end is said here.
+    """
     from anabranch.coordinator.store import Store
     from anabranch.observe.reading import read_run
 
@@ -34,7 +38,18 @@ def show_results(store: Path, run_id: str, json_file: Path | None) -> None:
         write_text(json_file, text + "\n")
     if str(json_file) != "-":
         _print(view, store)
+    if quiet:
+        _complain(view)
     exit_by([view])
+
+
+def _complain(view: RunView) -> None:
+    """Why the exit code is not 0, on stderr."""
+    from anabranch.observe.progress import limits_missed
+
+    ended = [] if view.status == "complete" else [f"Run {view.status}: {view.reason}"]
+    for line in (*ended, *limits_missed(view.limits)):
+        sys.stderr.write(f"{line}\n")
 
 
 def _print(view: RunView, store: Path) -> None:

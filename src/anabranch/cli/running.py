@@ -52,7 +52,7 @@ def simulate(
     loaded = load_plan(plan, every, os.environ)
     with progress(quiet=quiet) as listener, interruptible() as stopped:
         run = run_plan(loaded, store=store, listener=listener, stopped=stopped)
-    show_results(run.store, run.id, json_file)
+    show_results(run.store, run.id, json_file, quiet=quiet)
 
 
 def resume(
@@ -75,7 +75,7 @@ def resume(
         runtime = _runtime(opened.run(run_id).plan.get("runtime"), workers, kind)
     with progress(quiet=quiet) as listener, interruptible() as stopped:
         resume_run(run_id, store=folder, runtime=runtime, listener=listener, stopped=stopped)
-    show_results(folder, run_id, json_file)
+    show_results(folder, run_id, json_file, quiet=quiet)
 
 
 def _runtime(stored: object, workers: int | None, kind: Kind | None) -> RuntimePlan:

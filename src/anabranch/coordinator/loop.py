@@ -178,6 +178,9 @@ class Coordinator:
             why = f": {self._trouble}" if self._trouble else ""
             return Ending("failed", f"{state.progress.failures} rounds in a row failed{why}")
         reason = state.progress.reason_to_stop(self.plan.stop, state.round, self.plan.rounds.count)
+        if reason and not state.progress.merged:
+            why = f"; {self._trouble}" if self._trouble else ""
+            return Ending("failed", f"{reason}, but no round was merged{why}")
         if reason:
             return Ending("complete", reason)
         return Ending("stopped", "stopped by the user") if self.stopped() else None

@@ -1,13 +1,13 @@
 """Progress on stderr: a Rich bar on a terminal, one plain line an event elsewhere.
 
-Both open with the trust line and say once, in one line, when a client is in trouble.
+Both open with the trust line, and say why a client is in trouble: in full once, then briefly.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -15,11 +15,13 @@ from anabranch.observe.events import (
     ClientTrouble,
     EvaluationDone,
     Event,
+    LimitCheck,
     Listener,
     RoundCommitted,
     RunEnded,
     RunStarted,
 )
+from anabranch.observe.troubles import Troubles
 from anabranch.observe.view import EvaluationView, headline_metric, mean_over_clients
 from anabranch.observe.words import (
     metric_in_words,
@@ -31,7 +33,7 @@ from anabranch.observe.words import (
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["PlainProgress", "RichProgress", "progress"]
+__all__ = ["PlainProgress", "RichProgress", "limits_missed", "progress"]
 
 
 def opening(event: RunStarted) -> str:
@@ -45,19 +47,20 @@ def opening(event: RunStarted) -> str:
     )
 
 
-def trouble_line(event: ClientTrouble) -> str:
-    """One line about a client that did not contribute."""
-    return f"round {event.round}: client {event.client} {event.fate}: {event.reason}"
-
-
 def ending(event: RunEnded) -> str:
     """How the run ended, with every limit that was missed."""
-    lines = [f"Run {event.status} after {seconds_in_words(event.seconds)}: {event.reason}"]
-    for check in event.limits:
-        if not check.met:
-            found = number_in_words(check.measured)
-            lines.append(f"Limit missed: {check.name} (wanted {check.wanted}, measured {found})")
-    return "\n".join(lines)
+    first = f"Run {event.status} after {seconds_in_words(event.seconds)}: {event.reason}"
+    return "\n".join([first, *limits_missed(event.limits)])
+
+
+def limits_missed(limits: Iterable[LimitCheck]) -> list[str]:
+    """One line for every limit of the plan that was missed."""
+    return [
+        f"Limit missed: {check.name} (wanted {check.wanted}, measured "
+        f"{number_in_words(check.measured)})"
+        for check in limits
+        if not check.met
+    ]
 
 
 class PlainProgress:
@@ -70,11 +73,13 @@ class PlainProgress:
         self._rounds = 0
         self._first = 1
         self._began = self._last = time.monotonic()
+        self._troubles = Troubles()
 
     def __call__(self, event: Event) -> None:
-        line = self._line(event)
-        if line:
-            print(line, file=self._stream, flush=True)
+        rest = self._troubles.rest() if isinstance(event, RoundCommitted) else ""
+        for line in (rest, self._line(event)):
+            if line:
+                print(line, file=self._stream, flush=True)
 
     def _line(self, event: Event) -> str:
         if isinstance(event, RunStarted):
@@ -84,7 +89,7 @@ class PlainProgress:
         if isinstance(event, RoundCommitted):
             return self._round(event)
         if isinstance(event, ClientTrouble):
-            return trouble_line(event)
+            return self._troubles.line(event)
         if isinstance(event, EvaluationDone):
             return f"{event.what.replace('_', ' ')}: {_shown(event, self._metric)}"
         return ending(event)
@@ -114,6 +119,7 @@ class RichProgress:
         self._bar = bar
         self._task: TaskID | None = None
         self._metric: str | None = None
+        self._troubles = Troubles()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
@@ -125,13 +131,14 @@ class RichProgress:
         elif isinstance(event, RoundCommitted):
             self._round(event)
         elif isinstance(event, ClientTrouble):
-            self._say(trouble_line(event), "yellow")
+            self._say(self._troubles.line(event), "yellow")
         elif isinstance(event, EvaluationDone):
             self._say(f"{event.what.replace('_', ' ')}: {_shown(event, self._metric)}")
         else:
             self._say(ending(event), "bold")
 
     def _round(self, event: RoundCommitted) -> None:
+        self._say(self._troubles.rest(), "yellow")
         if event.outcome == "failed":
             self._say(f"round {event.round}: failed, the model stayed as it was", "yellow")
         if self._task is None:
@@ -141,6 +148,8 @@ class RichProgress:
             self._bar.update(self._task, metric=_shown(event, self._metric))
 
     def _say(self, text: str, style: str = "") -> None:
+        if not text:
+            return
         # Names of clients and plans are not markup.
         self._bar.console.print(text, style=style or None, markup=False, highlight=False)
 
