@@ -1,0 +1,387 @@
+"""The nine messages of a round: frozen values, with bytes that a client in any language can make.
+
+A message is ``"anabranch-secagg"``, version (u8), kind (u8), context digest (32 bytes), then its
+fields in the order of the class. What a client sends ends with an Ed25519 signature over all bytes
+before it; of a masked vector, over its SHA-256 in its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import ClassVar, Self, TypeVar
+
+from anabranch.privacy.secure_aggregation.primitives import (
+    DIGEST_BYTES,
+    KEY_BYTES,
+    SIGNATURE_BYTES,
+    sign,
+)
+from anabranch.privacy.secure_aggregation.refusals import malformed
+from anabranch.privacy.secure_aggregation.wire import Reader, Writer
+
+__all__ = [
+    "KeyAdvert",
+    "KeyList",
+    "MaskedInput",
+    "Message",
+    "RevealedShare",
+    "SealedShare",
+    "ShareBundle",
+    "ShareDelivery",
+    "ShareKind",
+    "SignedMessage",
+    "SurvivorSet",
+    "SurvivorSignature",
+    "UnmaskReply",
+    "UnmaskRequest",
+    "signed",
+]
+
+_MAGIC = b"anabranch-secagg"
+_VERSION = 1
+
+
+class ShareKind(StrEnum):
+    """Which secret of a client a share belongs to. Nobody ever gives away both."""
+
+    SEED = "seed"
+    KEY = "key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message(ABC):
+    """Anything that is sent.
+
+    Attributes:
+        context: digest of the round's context.
+    """
+
+    KIND: ClassVar[int]
+    context: bytes
+
+    def _head(self) -> Writer:
+        return Writer().raw(_MAGIC).number(_VERSION, 1).number(self.KIND, 1).raw(self.context)
+
+    @abstractmethod
+    def _write(self, writer: Writer) -> None:
+        """Append the fields."""
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        """Take the fields."""
+
+    def to_bytes(self) -> bytes:
+        """The message as it travels."""
+        writer = self._head()
+        self._write(writer)
+        return writer.finish()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """The message that ``to_bytes`` wrote.
+
+        Raises:
+            AnabranchError: AB-954 if the bytes are not exactly one message of this kind.
+        """
+        reader = Reader(content)
+        if reader.raw(len(_MAGIC)) != _MAGIC or reader.number(1) != _VERSION:
+            raise malformed("it does not begin as a message of this version")
+        if (kind := reader.number(1)) != cls.KIND:
+            raise malformed(f"it is of kind {kind}, wanted {cls.KIND}")
+        message = cls._read(reader.raw(DIGEST_BYTES), reader)
+        reader.finish()
+        return message
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedMessage(Message):
+    """What a client sends.
+
+    Attributes:
+        sender: the client's name.
+        signature: Ed25519 over ``signed_content``.
+    """
+
+    sender: str
+    signature: bytes = b""
+
+    def _write(self, writer: Writer) -> None:
+        writer.text(self.sender)
+        self._write_fields(writer)
+        writer.raw(self.signature)
+
+    @abstractmethod
+    def _write_fields(self, writer: Writer) -> None:
+        """Append what stands between the sender and the signature."""
+
+    def signed_content(self) -> bytes:
+        """The bytes that the sender signs."""
+        return replace(self, signature=b"").to_bytes()
+
+
+S = TypeVar("S", bound=SignedMessage)
+
+
+def signed(message: S, identity: bytes) -> S:
+    """The message under the signature of ``identity``, 32 secret bytes of Ed25519."""
+    return replace(message, signature=sign(identity, message.signed_content()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyAdvert(SignedMessage):
+    """Client, 1: fresh public keys, and a commitment to the seed of its own mask."""
+
+    KIND: ClassVar[int] = 1
+    mask_key: bytes
+    transport_key: bytes
+    seed_commitment: bytes
+
+    def _write_fields(self, writer: Writer) -> None:
+        writer.raw(self.mask_key).raw(self.transport_key).raw(self.seed_commitment)
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        return cls(
+            context=context,
+            sender=reader.text(),
+            mask_key=reader.raw(KEY_BYTES),
+            transport_key=reader.raw(KEY_BYTES),
+            seed_commitment=reader.raw(DIGEST_BYTES),
+            signature=reader.raw(SIGNATURE_BYTES),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyList(Message):
+    """Coordinator, 1: every advert, sorted by sender, to everybody."""
+
+    KIND: ClassVar[int] = 2
+    adverts: tuple[KeyAdvert, ...]
+
+    def _write(self, writer: Writer) -> None:
+        writer.number(len(self.adverts), 4)
+        for advert in self.adverts:
+            writer.blob(advert.to_bytes())
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        adverts = (KeyAdvert.from_bytes(reader.blob()) for _ in range(reader.count()))
+        return cls(context=context, adverts=tuple(adverts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedShare:
+    """One share of each secret of ``dealer``, readable by ``recipient`` alone.
+
+    Attributes:
+        seed_commitment: hash of the share of the seed.
+        key_commitment: hash of the share of the mask key.
+        sealed: both shares under AES-GCM; the names and commitments are authenticated with them.
+    """
+
+    dealer: str
+    recipient: str
+    seed_commitment: bytes
+    key_commitment: bytes
+    sealed: bytes
+
+    def write(self, writer: Writer) -> None:
+        """Append the fields."""
+        writer.text(self.dealer).text(self.recipient)
+        writer.raw(self.seed_commitment).raw(self.key_commitment).blob(self.sealed)
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        """Take the fields."""
+        return cls(
+            dealer=reader.text(),
+            recipient=reader.text(),
+            seed_commitment=reader.raw(DIGEST_BYTES),
+            key_commitment=reader.raw(DIGEST_BYTES),
+            sealed=reader.blob(),
+        )
+
+
+def _write_shares(writer: Writer, shares: tuple[SealedShare, ...]) -> None:
+    writer.number(len(shares), 4)
+    for share in shares:
+        share.write(writer)
+
+
+def _read_shares(reader: Reader) -> tuple[SealedShare, ...]:
+    return tuple(SealedShare.read(reader) for _ in range(reader.count()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareBundle(SignedMessage):
+    """Client, 2: a sealed share for each neighbour, sorted by recipient."""
+
+    KIND: ClassVar[int] = 3
+    shares: tuple[SealedShare, ...]
+
+    def _write_fields(self, writer: Writer) -> None:
+        _write_shares(writer, self.shares)
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        return cls(
+            context=context,
+            sender=reader.text(),
+            shares=_read_shares(reader),
+            signature=reader.raw(SIGNATURE_BYTES),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareDelivery(Message):
+    """Coordinator, 2: who takes part, and the shares that are meant for this recipient."""
+
+    KIND: ClassVar[int] = 4
+    recipient: str
+    participants: tuple[str, ...]
+    shares: tuple[SealedShare, ...]
+
+    def _write(self, writer: Writer) -> None:
+        _write_shares(writer.text(self.recipient).texts(self.participants), self.shares)
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        return cls(
+            context=context,
+            recipient=reader.text(),
+            participants=reader.texts(),
+            shares=_read_shares(reader),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedInput(SignedMessage):
+    """Client, 3: its vector under all its masks, packed."""
+
+    KIND: ClassVar[int] = 5
+    payload: bytes
+
+    def _write_fields(self, writer: Writer) -> None:
+        writer.blob(self.payload)
+
+    def signed_content(self) -> bytes:
+        """The payload's digest stands for it: Ed25519 reads its input twice."""
+        writer = self._head().text(self.sender)
+        return writer.raw(hashlib.sha256(self.payload).digest()).finish()
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        return cls(
+            context=context,
+            sender=reader.text(),
+            payload=reader.blob(),
+            signature=reader.raw(SIGNATURE_BYTES),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurvivorSet(Message):
+    """Coordinator, 3: whose vectors are in the sum, sorted."""
+
+    KIND: ClassVar[int] = 6
+    survivors: tuple[str, ...]
+
+    def _write(self, writer: Writer) -> None:
+        writer.texts(self.survivors)
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        return cls(context=context, survivors=reader.texts())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurvivorSignature(SignedMessage):
+    """Client, 4: its only signature under a set of survivors in this context.
+
+    Attributes:
+        view: digest of who took part and who survived.
+    """
+
+    KIND: ClassVar[int] = 7
+    view: bytes
+
+    def _write_fields(self, writer: Writer) -> None:
+        writer.raw(self.view)
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        return cls(
+            context=context,
+            sender=reader.text(),
+            view=reader.raw(DIGEST_BYTES),
+            signature=reader.raw(SIGNATURE_BYTES),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnmaskRequest(Message):
+    """Coordinator, 4: whose seeds, whose keys, and who signed that it is so.
+
+    Attributes:
+        survivors: clients whose seed is wanted, sorted.
+        dropped: clients whose mask key is wanted, sorted.
+        signatures: name and signature of ``SurvivorSignature``, sorted by name.
+    """
+
+    KIND: ClassVar[int] = 8
+    survivors: tuple[str, ...]
+    dropped: tuple[str, ...]
+    signatures: tuple[tuple[str, bytes], ...]
+
+    def _write(self, writer: Writer) -> None:
+        writer.texts(self.survivors).texts(self.dropped).number(len(self.signatures), 4)
+        for name, signature in self.signatures:
+            writer.text(name).raw(signature)
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        survivors, dropped = reader.texts(), reader.texts()
+        count = reader.count()
+        pairs = ((reader.text(), reader.raw(SIGNATURE_BYTES)) for _ in range(count))
+        return cls(context=context, survivors=survivors, dropped=dropped, signatures=tuple(pairs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevealedShare:
+    """A share of one secret of ``dealer``."""
+
+    dealer: str
+    kind: ShareKind
+    value: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnmaskReply(SignedMessage):
+    """Client, 5: one share of each participating neighbour, sorted by dealer."""
+
+    KIND: ClassVar[int] = 9
+    shares: tuple[RevealedShare, ...]
+
+    def _write_fields(self, writer: Writer) -> None:
+        writer.number(len(self.shares), 4)
+        for share in self.shares:
+            writer.text(share.dealer).number(share.kind is ShareKind.KEY, 1).raw(share.value)
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        sender, count = reader.text(), reader.count()
+        shares = tuple(cls._read_share(reader) for _ in range(count))
+        signature = reader.raw(SIGNATURE_BYTES)
+        return cls(context=context, sender=sender, shares=shares, signature=signature)
+
+    @staticmethod
+    def _read_share(reader: Reader) -> RevealedShare:
+        dealer, kind = reader.text(), reader.number(1)
+        if kind > 1:
+            raise malformed(f"a share is of kind {kind}")
+        value = reader.raw(KEY_BYTES)
+        return RevealedShare(dealer=dealer, kind=(ShareKind.SEED, ShareKind.KEY)[kind], value=value)

@@ -1,0 +1,406 @@
+"""The coordinator of a round, as states and steps between them.
+
+::
+
+    CollectingKeys -> CollectingShares -> CollectingInputs -> CollectingSignatures
+                   -> CollectingReveals -> Finished
+
+Each state takes messages of one kind (``receive_...``) and is closed when enough have come or time
+is up (``close_...``). Closing gives the next state or ``Abandoned`` with a named outcome. A message
+that is refused raises and changes nothing. States are values: save the new one before the next
+message goes out. After ``close_signatures`` the context counts as opened, whatever happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeVar
+
+import numpy as np
+
+from anabranch.errors import AnabranchError
+from anabranch.privacy.secure_aggregation.client import already_opened
+from anabranch.privacy.secure_aggregation.context import RoundContext
+from anabranch.privacy.secure_aggregation.group import (
+    Active,
+    Group,
+    active_fault,
+    check_signature,
+    check_usable,
+    form_group,
+    survivors_fault,
+)
+from anabranch.privacy.secure_aggregation.messages import (
+    KeyAdvert,
+    KeyList,
+    MaskedInput,
+    RevealedShare,
+    SealedShare,
+    ShareBundle,
+    ShareDelivery,
+    ShareKind,
+    SignedMessage,
+    SurvivorSet,
+    SurvivorSignature,
+    UnmaskReply,
+    UnmaskRequest,
+)
+from anabranch.privacy.secure_aggregation.packing import unpack
+from anabranch.privacy.secure_aggregation.primitives import require_cryptography
+from anabranch.privacy.secure_aggregation.refusals import (
+    out_of_order,
+    shares_refused,
+    survivors_refused,
+    twice,
+)
+from anabranch.privacy.secure_aggregation.sharing import commit_share
+from anabranch.privacy.secure_aggregation.streams import Lanes, lane_dtype, reduce_lanes
+from anabranch.privacy.secure_aggregation.unmasking import UnrecoverableError, unmask
+
+__all__ = [
+    "Abandoned",
+    "CollectingInputs",
+    "CollectingKeys",
+    "CollectingReveals",
+    "CollectingShares",
+    "CollectingSignatures",
+    "Finished",
+    "Outcome",
+    "ServerState",
+    "close_inputs",
+    "close_keys",
+    "close_reveals",
+    "close_shares",
+    "close_signatures",
+    "delivery_for",
+    "open_round",
+    "receive_input",
+    "receive_keys",
+    "receive_reveal",
+    "receive_shares",
+    "receive_signature",
+]
+
+
+class Outcome(StrEnum):
+    """Why a round was abandoned."""
+
+    TOO_FEW_KEYS = "too few clients sent keys"
+    TOO_FEW_SHARES = "too few clients shared their secrets"
+    TOO_FEW_INPUTS = "too few clients sent their vector"
+    TOO_FEW_SIGNATURES = "too few clients signed the survivors"
+    TOO_FEW_REVEALS = "too few shares were revealed"
+    BAD_DEALER = "a client shared another secret than it committed to"
+
+
+@dataclass(frozen=True)
+class CollectingKeys:
+    """Waits for adverts."""
+
+    context: RoundContext
+    adverts: Mapping[str, KeyAdvert] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class CollectingShares:
+    """The key list is out; waits for sealed shares."""
+
+    group: Group
+    key_list: KeyList = field(repr=False)
+    bundles: Mapping[str, ShareBundle] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class CollectingInputs:
+    """Shares are delivered; waits for masked vectors and adds them up as they come.
+
+    Attributes:
+        total: sum of the masked vectors so far, modulo 2^b; never written to.
+        arrived: whose vector is in it.
+    """
+
+    group: Group
+    active: Active
+    bundles: Mapping[str, ShareBundle] = field(repr=False)
+    total: Lanes = field(repr=False)
+    arrived: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class CollectingSignatures:
+    """The survivors are fixed; waits for signatures under the set."""
+
+    inputs: CollectingInputs
+    proposed: SurvivorSet
+    signatures: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class CollectingReveals:
+    """The request to unmask is out; waits for shares.
+
+    Attributes:
+        shares: good shares by dealer, then by the client that revealed them.
+        replied: who answered.
+        blamed: clients that revealed another share than was dealt to them.
+    """
+
+    inputs: CollectingInputs
+    request: UnmaskRequest = field(repr=False)
+    commitments: Mapping[tuple[str, str], SealedShare] = field(repr=False)
+    shares: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict, repr=False)
+    replied: frozenset[str] = frozenset()
+    blamed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """The sum is open.
+
+    Attributes:
+        context: the round.
+        total: the sum of the survivors' vectors modulo 2^b; ``FixedPoint.decode`` reads it.
+        survivors: whose vectors are in it.
+        blamed: clients that revealed wrong shares.
+    """
+
+    context: RoundContext
+    total: Lanes = field(repr=False)
+    survivors: tuple[str, ...]
+    blamed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """The round ended without a sum; no vector was opened, and none will be."""
+
+    context: RoundContext
+    outcome: Outcome
+    detail: str
+
+
+ServerState = (
+    CollectingKeys
+    | CollectingShares
+    | CollectingInputs
+    | CollectingSignatures
+    | CollectingReveals
+    | Finished
+    | Abandoned
+)
+T = TypeVar("T")
+
+
+def _expect(state: object, kind: type[T], step: str) -> T:
+    if not isinstance(state, kind):
+        raise out_of_order(type(state).__name__, step)
+    return state
+
+
+def _admit(
+    context: RoundContext, message: SignedMessage, done: Container[str], allowed: Container[str]
+) -> None:
+    """A signed message of this round, from somebody who may send it, for the first time."""
+    check_signature(context, message)
+    what = type(message).__name__
+    if message.sender not in allowed:
+        raise out_of_order("a client that left the round", what)
+    if message.sender in done:
+        raise twice(message.sender, what)
+
+
+def open_round(context: RoundContext) -> CollectingKeys:
+    """Begin to collect keys.
+
+    Raises:
+        AnabranchError: AB-950 without cryptography.
+    """
+    require_cryptography()
+    return CollectingKeys(context)
+
+
+def receive_keys(state: ServerState, advert: KeyAdvert) -> CollectingKeys:
+    """Take a client's advert.
+
+    Raises:
+        AnabranchError: AB-955 to AB-959.
+    """
+    here = _expect(state, CollectingKeys, "receive_keys")
+    _admit(here.context, advert, here.adverts, here.context.roster)
+    check_usable(advert)
+    return replace(here, adverts={**here.adverts, advert.sender: advert})
+
+
+def close_keys(state: ServerState) -> CollectingShares | Abandoned:
+    """Fix the key list: ``state.key_list`` goes to everybody in it."""
+    here = _expect(state, CollectingKeys, "close_keys")
+    adverts = tuple(here.adverts[name] for name in sorted(here.adverts))
+    key_list = KeyList(context=here.context.digest, adverts=adverts)
+    if len(adverts) < here.context.quorum:
+        return Abandoned(here.context, Outcome.TOO_FEW_KEYS, f"{len(adverts)} clients sent keys")
+    try:
+        group = form_group(here.context, key_list)
+    except AnabranchError as error:
+        if error.code != "AB-953":
+            raise
+        return Abandoned(here.context, Outcome.TOO_FEW_KEYS, error.message)
+    return CollectingShares(group, key_list)
+
+
+def receive_shares(state: ServerState, bundle: ShareBundle) -> CollectingShares:
+    """Take a client's sealed shares.
+
+    Raises:
+        AnabranchError: AB-955 to AB-958; AB-961 unless there is one share for each neighbour.
+    """
+    here = _expect(state, CollectingShares, "receive_shares")
+    _admit(here.group.context, bundle, here.bundles, here.group.adverts)
+    recipients = [share.recipient for share in bundle.shares]
+    dealt = all(share.dealer == bundle.sender for share in bundle.shares)
+    if not dealt or recipients != sorted(here.group.graph[bundle.sender]):
+        raise shares_refused(f"{bundle.sender} did not deal one share to each neighbour")
+    return replace(here, bundles={**here.bundles, bundle.sender: bundle})
+
+
+def close_shares(state: ServerState) -> CollectingInputs | Abandoned:
+    """Fix who takes part: ``delivery_for`` says what each of them is sent."""
+    here = _expect(state, CollectingShares, "close_shares")
+    context = here.group.context
+    active = here.group.activate(here.bundles)
+    if fault := active_fault(here.group, active):
+        return Abandoned(context, Outcome.TOO_FEW_SHARES, fault)
+    total = np.zeros(context.length, lane_dtype(context.encoding.bits))
+    return CollectingInputs(here.group, active, here.bundles, total)
+
+
+def delivery_for(state: ServerState, name: str) -> ShareDelivery:
+    """The shares that the neighbours of ``name`` dealt to it."""
+    here = _expect(state, CollectingInputs, "delivery_for")
+    shares = [
+        share
+        for dealer in sorted(here.active.graph[name])
+        for share in here.bundles[dealer].shares
+        if share.recipient == name
+    ]
+    return ShareDelivery(
+        context=here.group.context.digest,
+        recipient=name,
+        participants=here.active.participants,
+        shares=tuple(shares),
+    )
+
+
+def receive_input(state: ServerState, sent: MaskedInput) -> CollectingInputs:
+    """Add a client's masked vector.
+
+    Raises:
+        AnabranchError: AB-954 for a vector of another size, AB-955 to AB-958.
+    """
+    here = _expect(state, CollectingInputs, "receive_input")
+    context = here.group.context
+    _admit(context, sent, here.arrived, here.active.graph)
+    vector = unpack(sent.payload, context.length, context.encoding.bits)
+    np.add(vector, here.total, out=vector)
+    reduce_lanes(vector, context.encoding.bits)
+    return replace(here, total=vector, arrived=here.arrived | {sent.sender})
+
+
+def close_inputs(state: ServerState) -> CollectingSignatures | Abandoned:
+    """Fix the survivors: ``state.proposed`` goes to each of them."""
+    here = _expect(state, CollectingInputs, "close_inputs")
+    survivors = tuple(sorted(here.arrived))
+    if fault := survivors_fault(here.group, here.active, survivors):
+        return Abandoned(here.group.context, Outcome.TOO_FEW_INPUTS, fault)
+    proposed = SurvivorSet(context=here.group.context.digest, survivors=survivors)
+    return CollectingSignatures(here, proposed)
+
+
+def receive_signature(state: ServerState, signature: SurvivorSignature) -> CollectingSignatures:
+    """Take a survivor's signature.
+
+    Raises:
+        AnabranchError: AB-955 to AB-958; AB-962 if another set was signed.
+    """
+    here = _expect(state, CollectingSignatures, "receive_signature")
+    context = here.inputs.group.context
+    _admit(context, signature, here.signatures, here.inputs.arrived)
+    if signature.view != here.inputs.active.view(here.proposed.survivors):
+        raise survivors_refused(f"{signature.sender} signed another set")
+    return replace(here, signatures={**here.signatures, signature.sender: signature.signature})
+
+
+def close_signatures(
+    state: ServerState, *, opened: Container[bytes] = ()
+) -> CollectingReveals | Abandoned:
+    """Ask for the shares: ``state.request`` goes to everybody who signed.
+
+    Raises:
+        AnabranchError: AB-963 if the context was unmasked before.
+    """
+    here = _expect(state, CollectingSignatures, "close_signatures")
+    inputs, context = here.inputs, here.inputs.group.context
+    already_opened(context, opened)
+    if len(here.signatures) < context.quorum:
+        detail = f"{len(here.signatures)} of {context.quorum} clients signed"
+        return Abandoned(context, Outcome.TOO_FEW_SIGNATURES, detail)
+    request = UnmaskRequest(
+        context=context.digest,
+        survivors=here.proposed.survivors,
+        dropped=tuple(name for name in inputs.active.participants if name not in inputs.arrived),
+        signatures=tuple(sorted(here.signatures.items())),
+    )
+    commitments = {
+        (share.dealer, share.recipient): share
+        for name in inputs.active.participants
+        for share in inputs.bundles[name].shares
+    }
+    return CollectingReveals(inputs, request, commitments)
+
+
+def receive_reveal(state: ServerState, reply: UnmaskReply) -> CollectingReveals:
+    """Take the shares that a client reveals, and leave out those that were not dealt to it.
+
+    Raises:
+        AnabranchError: AB-955 to AB-958; AB-961 if a share is not of a neighbour or of the kind
+            that was asked for.
+    """
+    here = _expect(state, CollectingReveals, "receive_reveal")
+    group, active = here.inputs.group, here.inputs.active
+    signers = {name for name, _ in here.request.signatures}
+    _admit(group.context, reply, here.replied, signers)
+    dealers = [share.dealer for share in reply.shares]
+    if dealers != sorted(set(dealers)) or not set(dealers) <= active.graph[reply.sender]:
+        raise shares_refused(f"{reply.sender} revealed shares that are not of its neighbours")
+    shares, blamed = dict(here.shares), here.blamed
+    for share in reply.shares:
+        wanted = ShareKind.SEED if share.dealer in here.inputs.arrived else ShareKind.KEY
+        if share.kind is not wanted:
+            raise shares_refused(f"{reply.sender} revealed the other secret of {share.dealer}")
+        if _is_dealt(here, reply.sender, share):
+            shares[share.dealer] = {**shares.get(share.dealer, {}), reply.sender: share.value}
+        elif reply.sender not in blamed:
+            blamed = (*blamed, reply.sender)
+    return replace(here, shares=shares, replied=here.replied | {reply.sender}, blamed=blamed)
+
+
+def _is_dealt(here: CollectingReveals, sender: str, share: RevealedShare) -> bool:
+    dealt = here.commitments[share.dealer, sender]
+    seed = share.kind is ShareKind.SEED
+    published = dealt.seed_commitment if seed else dealt.key_commitment
+    made = commit_share(here.inputs.group.digest, share.dealer, sender, share.kind, share.value)
+    return made == published
+
+
+def close_reveals(state: ServerState) -> Finished | Abandoned:
+    """Reconstruct one secret of each client, take off the masks and give the sum."""
+    here = _expect(state, CollectingReveals, "close_reveals")
+    inputs, context = here.inputs, here.inputs.group.context
+    survivors = here.request.survivors
+    try:
+        total = unmask(inputs.group, inputs.active, inputs.total, survivors, here.shares)
+    except UnrecoverableError as lost:
+        outcome = Outcome.BAD_DEALER if lost.lied else Outcome.TOO_FEW_REVEALS
+        return Abandoned(context, outcome, str(lost))
+    return Finished(context, total, survivors, here.blamed)
