@@ -26,8 +26,8 @@ class Problem:
 
     Attributes:
         code: error code.
-        column: contract name.
-        what: what is wrong ("is text").
+        column: contract name; empty for the file as a whole.
+        what: what is wrong ("is text"); a whole sentence for the file as a whole.
         wanted: what the contract asks for.
         fix: what to do.
         index: place of the first such row in what was read; -1 for the whole column.
@@ -54,6 +54,8 @@ class Problem:
     @property
     def sentence(self) -> str:
         """One sentence without the client's name."""
+        if not self.column:
+            return self.what
         place = f" in row {self.row}" if self.row else ""
         return f"column {self.column!r} {self.what}{place} (wanted: {self.wanted})."
 

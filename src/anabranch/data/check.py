@@ -87,7 +87,8 @@ class SiteReport:
         ]
         for problem in self.problems:
             count = vague(problem.count, self.minimum) if problem.count else "all"
-            lines.append(f"{problem.code}: {problem.sentence} Rows: {count}. Fix: {problem.fix}")
+            rows = f" Rows: {count}." if problem.column else ""
+            lines.append(f"{problem.code}: {problem.sentence}{rows} Fix: {problem.fix}")
         return "\n".join(lines)
 
     def json(self) -> str:

@@ -7,12 +7,13 @@ flat and worker processes share the pages.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anabranch.data.arrays import Pair, clean_pair, count_classes, pairs_of, require_alike
 from anabranch.errors import AnabranchError
 
 __all__ = ["Card", "Examples", "Federation", "Ragged"]
@@ -152,56 +153,38 @@ class Federation:
 
         Raises:
             AnabranchError: AB-201 no clients, AB-202 lengths differ, AB-203 shapes differ between
-                clients, AB-204 values that are not finite.
+                clients, AB-204 values that are not finite, AB-225 not arrays of numbers, AB-226
+                integer and floating targets, AB-227 labels that are not classes, AB-228 test
+                examples of a client that is not there.
         """
-        if not clients:
-            raise AnabranchError("AB-201", "no clients were given.", fix="give at least one.")
-        parts = {name: _examples(name, x, y) for name, (x, y) in clients.items()}
-        _same_shape({name: part.x.shape[1:] for name, part in parts.items()})
-        tests = {name: _examples(name, x, y) for name, (x, y) in (test or {}).items()}
-        first = next(iter(parts.values()))
-        empty = Examples(first.x[:0], first.y[:0])
-        held = _examples("holdout", *holdout) if holdout is not None else None
-        everything = [*parts.values(), *tests.values()] + ([held] if held is not None else [])
-        integer = np.issubdtype(first.y.dtype, np.integer)
+        parts = pairs_of(clients)
+        tests = pairs_of(test) if test else {}
+        held = {"the hold-out": clean_pair("the hold-out", holdout)} if holdout is not None else {}
+        _require_known(parts, tests)
+        everything = {f"client {name!r}": pair for name, pair in parts.items()}
+        everything |= {f"the test of client {name!r}": pair for name, pair in tests.items()} | held
+        require_alike(everything)
+        x, y = next((pair for pair in parts.values() if len(pair[1])), next(iter(parts.values())))
+        nothing = (x[:0], y[:0])  # of the right kind, whatever an empty list was taken for
+        tested = [tests.get(name, nothing) for name in parts]
         return Federation(
             names=tuple(parts),
-            train=Ragged.stack(list(parts.values())),
-            test=Ragged.stack([tests.get(name, empty) for name in parts]) if tests else None,
-            holdout=held,
-            classes=1 + max(int(e.y.max(initial=0)) for e in everything) if integer else 0,
+            train=_stacked(parts.values(), nothing),
+            test=_stacked(tested, nothing) if tests else None,
+            holdout=Examples(*held["the hold-out"]) if held else None,
+            classes=count_classes(everything),
         )
 
 
-def _examples(name: str, x: NDArray[np.generic], y: NDArray[np.generic]) -> Examples:
-    x, y = np.asarray(x), np.asarray(y)
-    if len(x) != len(y):
+def _stacked(pairs: Iterable[Pair], nothing: Pair) -> Ragged:
+    return Ragged.stack([Examples(*(pair if len(pair[1]) else nothing)) for pair in pairs])
+
+
+def _require_known(clients: Mapping[str, Pair], tests: Mapping[str, Pair]) -> None:
+    unknown = [name for name in tests if name not in clients]
+    if unknown:
         raise AnabranchError(
-            "AB-202",
-            f"client {name!r} has {len(x)} rows of features and {len(y)} targets.",
-            fix="give one target for each row.",
+            "AB-228",
+            f"there are test examples for {unknown[0]!r}, which is not among the clients.",
+            fix="use the same names in test and clients.",
         )
-    x = x.astype(np.int64) if np.issubdtype(x.dtype, np.integer) else x.astype(np.float32)
-    is_class = np.issubdtype(y.dtype, np.integer) or y.dtype == np.bool_
-    y = y.astype(np.int64) if is_class else y.astype(np.float32)
-    for what, array in (("features", x), ("targets", y)):
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            row = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise AnabranchError(
-                "AB-204",
-                f"client {name!r}: {what} contain a missing or infinite value in row {row}.",
-                fix="impute or drop it (a plan with a data schema imputes from federated "
-                "statistics).",
-            )
-    return Examples(x, y)
-
-
-def _same_shape(shapes: Mapping[str, tuple[int, ...]]) -> None:
-    (first, wanted), *rest = shapes.items()
-    for name, shape in rest:
-        if shape != wanted:
-            raise AnabranchError(
-                "AB-203",
-                f"client {name!r} has examples of shape {shape}, client {first!r} of {wanted}.",
-                fix="give every client the same columns in the same order.",
-            )

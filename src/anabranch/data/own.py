@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -171,12 +173,18 @@ def _x_and_y(file: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
     if file.suffix.lower() != ".npz":
         raise _no_schema()
     try:
+        # Object arrays would be pickles, and a pickle may run code: they are refused.
         with np.load(file, allow_pickle=False) as arrays:
-            if not {"x", "y"} <= set(arrays.files):
-                raise _no_schema()
-            return arrays["x"], arrays["y"]
-    except (OSError, ValueError, EOFError) as error:
+            missing = [name for name in ("x", "y") if name not in arrays.files]
+            pair = None if missing else (arrays["x"], arrays["y"])
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise unreadable(file.name, "is not a .npz file of plain arrays") from error
+    if pair is None:
+        raise _no_schema(
+            f"file {file.name!r} has no array {missing[0]!r}, and the plan does not say what the "
+            "others mean."
+        )
+    return pair
 
 
 def _card(kind: str, name: str, files: Sequence[Path]) -> Card:
@@ -193,10 +201,12 @@ def _card(kind: str, name: str, files: Sequence[Path]) -> Card:
     )
 
 
-def _no_schema() -> AnabranchError:
+def _no_schema(
+    message: str = "the plan does not say what the columns mean.",
+) -> AnabranchError:
     return AnabranchError(
         "AB-219",
-        "the plan does not say what the columns mean.",
+        message,
         fix="write a data schema in the plan ([data.table]), or give .npz files with arrays x "
         "and y.",
         kept="Nothing was read.",

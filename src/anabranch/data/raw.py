@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,12 @@ def parse_csv(data: bytes, origin: str, form: FileFormat | None = None) -> RawTa
         reader = csv.reader(io.StringIO(text), delimiter=form.delimiter, strict=True)
         lines = [(reader.line_num, cells) for cells in reader if cells]
     except (UnicodeDecodeError, LookupError) as error:
-        raise unreadable(origin, f"is not {form.encoding} text") from error
+        raise unreadable(
+            origin,
+            f"is not text in the encoding {form.encoding.removesuffix('-sig')}",
+            fix="save it as .csv (UTF-8), or name its encoding in site.toml, such as "
+            "[file] encoding = 'cp1252'.",
+        ) from error
     except csv.Error as error:
         raise unreadable(origin, f"is not a valid .csv file ({error})") from error
     if not lines:
@@ -135,7 +141,7 @@ def _read_npz(path: Path) -> RawTable:
         # Object arrays would be pickles, and a pickle may run code: they are refused.
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise unreadable(path.name, "is not a .npz file of plain arrays") from error
     lengths = {len(array) if array.ndim else -1 for array in arrays.values()}
     if len(lengths) != 1 or -1 in lengths or any(a.ndim != 1 for a in arrays.values()):
@@ -171,12 +177,18 @@ def missing_file(path: Path) -> AnabranchError:
     )
 
 
-def unreadable(origin: str, what: str) -> AnabranchError:
+_REPAIR_NPZ = "save it again with numpy.savez(file, x=..., y=...), with arrays of numbers."
+_REPAIR = (
+    "open it in a spreadsheet or an editor, repair it and save it again as .csv "
+    "(UTF-8, one header row) or .parquet."
+)
+
+
+def unreadable(origin: str, what: str, fix: str = _REPAIR) -> AnabranchError:
     """AB-208 for a file that is not what its name says."""
     return AnabranchError(
         "AB-208",
         f"file {origin!r} {what}.",
-        fix="open it in a spreadsheet or an editor, repair it and save it again as .csv "
-        "(UTF-8, one header row) or .parquet.",
+        fix=_REPAIR_NPZ if origin.endswith(".npz") else fix,
         kept="Nothing was read.",
     )

@@ -94,7 +94,7 @@ def load_mapping(path: Path, schema: DataSchema) -> SiteMapping:
     for name in mapping.columns:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise _bad(path, f"maps a column {name!r} that the contract does not have{hint}")
     return mapping
 

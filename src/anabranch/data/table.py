@@ -112,7 +112,7 @@ def _column(
     cells = raw.columns.get(mapping.site_name(column.name))
     if cells is None:
         if not column.optional:
-            problems.append(_absent(column, mapping))
+            problems.append(_absent(column, mapping, raw))
         empty = "" if column.type == "category" else np.nan
         return np.full(len(raw), empty)
     read = {"number": read_numbers, "flag": read_flags, "category": read_codes}[column.type]
@@ -121,7 +121,12 @@ def _column(
     return values
 
 
-def _absent(column: Column, mapping: SiteMapping) -> Problem:
+def _absent(column: Column, mapping: SiteMapping, raw: RawTable) -> Problem:
+    fix = "add the column, or name the site's own column for it in site.toml."
+    header = next(iter(raw.columns), "")
+    other = next((mark for mark in ";\t|" if len(raw.columns) == 1 and mark in header), "")
+    if other:
+        fix = f"the header is one single column: set [file] delimiter = {other!r} in site.toml."
     site_name = mapping.site_name(column.name)
     called = "" if site_name == column.name else f" (here called {site_name!r})"
     return Problem(
@@ -129,7 +134,7 @@ def _absent(column: Column, mapping: SiteMapping) -> Problem:
         column.name,
         f"is not in the file{called}",
         column.wanted,
-        fix="add the column, or name the site's own column for it in site.toml.",
+        fix=fix,
     )
 
 
@@ -170,7 +175,7 @@ def _subjects(
     column = Column(name=schema.subject, type="category")
     cells = raw.columns.get(mapping.site_name(column.name))
     if cells is None:
-        problems.append(_absent(column, mapping))
+        problems.append(_absent(column, mapping, raw))
         return np.arange(len(raw), dtype=np.int64)
     texts = texts_of(cells)
     if (texts == "").any():
