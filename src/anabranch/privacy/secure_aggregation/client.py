@@ -27,6 +27,7 @@ from anabranch.privacy.secure_aggregation.group import (
     Active,
     Group,
     check_context,
+    check_usable,
     form_group,
     survivors_fault,
 )
@@ -205,6 +206,8 @@ def share_keys(
     group = form_group(keys.context, key_list)
     if group.adverts.get(keys.name) != keys.advert:
         raise key_list_refused(f"the keys of {keys.name} itself are missing or changed")
+    for name in group.graph[keys.name]:
+        check_usable(group.adverts[name])
     bundle = ShareBundle(
         context=keys.context.digest, sender=keys.name, shares=deal(keys, group, entropy)
     )

@@ -129,7 +129,7 @@ def form_group(context: RoundContext, key_list: KeyList) -> Group:
 
     Raises:
         AnabranchError: AB-953 if the clients are too few, AB-955 or AB-958 for a foreign or
-            unsigned advert, AB-959 if the list is not sorted, not distinct or has unusable keys.
+            unsigned advert, AB-959 if the list is not sorted and distinct.
     """
     check_context(context, key_list, "the coordinator")
     names = [advert.sender for advert in key_list.adverts]
@@ -137,7 +137,6 @@ def form_group(context: RoundContext, key_list: KeyList) -> Group:
         raise key_list_refused("its clients are not sorted and distinct")
     for advert in key_list.adverts:
         check_signature(context, advert)
-        check_usable(advert)
     shape = context.neighbourhood(len(names))
     fixed = digest("key list", key_list.to_bytes())
     graph = neighbour_graph(names, shape.neighbours, fixed)
