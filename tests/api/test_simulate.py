@@ -174,6 +174,35 @@ def test_a_run_too_short_to_end_by_rule_fails_too_when_no_round_is_merged(tmp_pa
     assert "AB-50" in done.reason
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"rounds": 0}, "AB-105"),
+        ({"rounds": "ten"}, "AB-105"),
+        ({"algorithm": "fedavgg"}, "AB-109"),
+        ({"epochs": 3}, "AB-103"),
+        ({"model": "mlpp"}, "AB-303"),
+        ({"model": 42}, "AB-305"),
+        ({"clients": None}, "AB-201"),
+        ({"test": {"nobody": (np.zeros((2, 6)), np.zeros(2, int))}}, "AB-228"),
+        ({"rounds": RoundsPlan(count=2, cohort=50)}, "AB-112"),
+    ],
+)
+def test_what_a_notebook_gets_wrong_has_a_code(
+    tmp_path: Path, change: dict[str, object], code: str
+) -> None:
+    """In the notebook as on the command line: a code and a remedy, no error of a library."""
+    with pytest.raises(ab.AnabranchError) as caught:
+        run(tmp_path, **change)
+    assert caught.value.code == code
+
+
+def test_an_algorithm_may_be_named(tmp_path: Path) -> None:
+    named = run(tmp_path, algorithm="scaffold", rounds=2)
+    made = run(tmp_path, algorithm=ab.Scaffold(), rounds=2)
+    np.testing.assert_array_equal(named.vector, made.vector)
+
+
 def test_local_parameters_stay_with_their_clients(tmp_path: Path) -> None:
     model = ModelPlan(name="mlp", parameters={"hidden": [8]}, keep_local=("output.*",))
     done = run(tmp_path, model=model, rounds=5)

@@ -148,6 +148,7 @@ def test_plan_check_accepts_and_refuses(plan: Path) -> None:
         ("stop.metric=f1", "metrics", "AB-114"),
         ("evaluation.on=holdout", "metrics", "AB-115"),
         ('model.freeze=["nothing*"]', "model", "AB-116"),
+        ('model.freeze=["*"]', "model", "AB-117"),
         ('model.name="mlpp"', "model", "AB-303"),
         ("data.source=hart", "data", "AB-205"),
     ],

@@ -50,6 +50,7 @@ def test_what_one_model_cannot_learn_from_is_refused(other: object, code: str) -
 def test_what_is_no_mapping_is_refused() -> None:
     assert code_of({}) == "AB-201"
     assert code_of([(X, Y), (X, Y)]) == "AB-225"
+    assert code_of({1: (X, Y), "1": (X, Y)}) == "AB-225"
 
 
 def test_test_sets_and_hold_out_must_fit_the_clients() -> None:
@@ -67,6 +68,10 @@ def test_an_empty_client_has_no_kind() -> None:
     assert federation.train.counts.tolist() == [6, 0]
     assert federation.train.y.dtype == np.int64
     assert federation.train.x.shape == (6, 2)
+
+
+def test_numbers_may_name_clients() -> None:
+    assert Federation.from_arrays({1: (X, Y), 2: (X, Y)}).names == ("1", "2")  # type: ignore[dict-item]
 
 
 def test_many_classes_and_flags_are_fine() -> None:

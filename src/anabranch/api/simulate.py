@@ -23,7 +23,7 @@ from anabranch.errors import AnabranchError
 from anabranch.learners.build import ModuleFactory
 from anabranch.learners.plan import ModelPlan
 from anabranch.learners.training import LocalTraining
-from anabranch.plan import Plan
+from anabranch.plan import Plan, plan_from
 from anabranch.plan.evaluation import EvaluationPlan
 from anabranch.plan.named import reference_of
 from anabranch.plan.rounds import RoundsPlan
@@ -51,7 +51,7 @@ def simulate(
     test: Mapping[str, Arrays] | None = None,
     holdout: Arrays | None = None,
     test_fraction: float = 0.2,
-    algorithm: Algorithm | None = None,
+    algorithm: Algorithm | str | None = None,
     local: LocalTraining | None = None,
     rounds: int | RoundsPlan = 20,
     seed: int = 0,
@@ -71,7 +71,7 @@ def simulate(
         holdout: global held-out examples.
         test_fraction: share of each client's examples that is held out, stratified by class, when
             neither ``test`` nor ``holdout`` is given.
-        algorithm: FedAvg by default.
+        algorithm: a value such as `Scaffold()` or a name such as ``"scaffold"``; FedAvg by default.
         local: what each client does in a round.
         rounds: number of rounds, or the whole table.
         seed: public seed.
@@ -91,20 +91,26 @@ def simulate(
         federation = hold_out(federation, test_fraction, seed)
     tables.setdefault("evaluation", EvaluationPlan(on=_measured_on(federation)))
     model_plan, module = _model(model)
-    plan = Plan.model_validate(
+    plan = plan_from(
         {
             "name": name,
             "seed": seed,
             "data": DataPlan(source="arrays"),
             "model": model_plan,
-            "algorithm": algorithm if algorithm is not None else FedAvg(),
+            "algorithm": _algorithm(algorithm),
             "local": local if local is not None else LocalTraining(),
-            "rounds": rounds if isinstance(rounds, RoundsPlan) else RoundsPlan(count=rounds),
+            "rounds": rounds if isinstance(rounds, RoundsPlan) else {"count": rounds},
             "runtime": runtime if runtime is not None else RuntimePlan(),
             **tables,
         }
     )
     return run_plan(plan, federation=federation, module=module, store=store, listener=listener)
+
+
+def _algorithm(given: Algorithm | str | None) -> object:
+    if given is None:
+        return FedAvg()
+    return {"name": given} if isinstance(given, str) else given
 
 
 def _measured_on(federation: Federation) -> Literal["clients", "holdout", "both"]:
@@ -119,6 +125,12 @@ def _model(model: str | ModelPlan | ModuleFactory) -> tuple[ModelPlan, ModuleFac
         return model, None
     if isinstance(model, str):
         return ModelPlan(name=model), None
+    if not callable(model):
+        raise AnabranchError(
+            "AB-305",
+            f"the model is of type {type(model).__name__}, which makes no module.",
+            fix="give a built-in name, a class or function that makes a module, or a ModelPlan.",
+        )
     target = model if hasattr(model, "__qualname__") else type(model)  # a module that was made
     return ModelPlan(name=reference_of(target).name), model
 

@@ -29,7 +29,10 @@ def pairs_of(clients: object) -> dict[str, Pair]:
         raise AnabranchError("AB-201", "no clients were given.", fix="give at least one.")
     if not isinstance(clients, Mapping):
         raise _no_arrays("clients are not a mapping from names to arrays")
-    return {name: clean_pair(f"client {name!r}", pair) for name, pair in clients.items()}
+    pairs = {str(name): clean_pair(f"client {name!r}", pair) for name, pair in clients.items()}
+    if len(pairs) < len(clients):
+        raise _no_arrays("two clients have the same name as text")
+    return pairs
 
 
 def clean_pair(who: str, pair: object) -> Pair:

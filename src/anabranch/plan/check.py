@@ -22,7 +22,7 @@ from anabranch.plan.budget import check_budget
 from anabranch.plan.explain import Facts
 from anabranch.plan.fleet import check_against_fleet
 from anabranch.plan.schema import Plan
-from anabranch.updates.layout import Layout
+from anabranch.updates.layout import Layout, Policy
 
 __all__ = [
     "Finding",
@@ -151,11 +151,17 @@ def _learner(plan: Plan, data: Federation) -> Learner:
 
 
 def check_against_layout(plan: Plan, layout: Layout) -> None:
-    """Refuse patterns that no parameter of the model has, and updates too large for their budget.
+    """Refuse a model that learns nothing, patterns that no parameter has, and too large updates.
 
     Raises:
-        AnabranchError: AB-116; AB-465 when no update can keep to ``updates.max_bytes``.
+        AnabranchError: AB-116, AB-117; AB-465 when no update can keep to ``updates.max_bytes``.
     """
+    if not any(p.trained and p.policy is not Policy.FREEZE for p in layout.parameters):
+        raise AnabranchError(
+            "AB-117",
+            f"the model {plan.model.name!r} has no parameter that could be trained.",
+            fix="unfreeze some (model.freeze), or give the module parameters.",
+        )
     check_budget(plan, layout.averaged)
     known = [parameter.name for parameter in layout.parameters]
     for key, patterns in (("keep_local", plan.model.keep_local), ("freeze", plan.model.freeze)):

@@ -22,6 +22,7 @@ __all__ = [
     "load_plan",
     "origins",
     "parse_plan",
+    "plan_from",
     "plan_of",
     "read_plan",
     "require_servable",
@@ -76,6 +77,24 @@ def parse_plan(text: str, where: str = "the plan") -> Plan:
     'heart'
     """
     return plan_of(PlanDocument(migrate(parse_toml(text, where), where=where), where, text))
+
+
+def plan_from(tables: Mapping[str, object]) -> Plan:
+    """The checked plan of tables made in Python, whose values may be objects already.
+
+    Raises:
+        AnabranchError: as `plan_of`.
+
+    >>> tables = {"data": {"source": "heart"}, "model": {"name": "linear"}, "epochs": 2}
+    >>> plan_from(tables)
+    Traceback (most recent call last):
+    ...
+    anabranch.errors.AnabranchError: AB-103 [plan] the plan: the key 'epochs' is unknown. ...
+    """
+    try:
+        return Plan.model_validate(tables)
+    except ValidationError as error:
+        raise complain(error, Plan, PlanDocument(tables)) from error
 
 
 def tables_of(plan: Plan, only: Collection[str | int] = ()) -> Document:
@@ -135,10 +154,7 @@ def changed(plan: Plan, changes: Mapping[str, object]) -> Plan:
     for path, value in paths.items():
         tables = put(tables, path, value)
     kept = {key: value for key, value in plan if key not in touched}
-    try:
-        return Plan.model_validate({**kept, **tables})
-    except ValidationError as error:
-        raise complain(error, Plan, PlanDocument(tables)) from error
+    return plan_from({**kept, **tables})
 
 
 def _unwritable(plan: Plan) -> AnabranchError:
