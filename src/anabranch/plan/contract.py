@@ -31,8 +31,13 @@ def canonical_json(document: Mapping[str, object]) -> str:
 
 
 def contract_of(plan: Value, callables: tuple[Reference, ...]) -> dict[str, object]:
-    """Every table but ``runtime``, the plan schema, and the digests of the callables named."""
-    document: dict[str, object] = plan.model_dump(mode="json", exclude={"runtime"})
+    """Every table but ``runtime``, the plan schema, and the digests of the callables named.
+
+    Where a site keeps its files (``data.path``) is its own affair and no part of the contract.
+    """
+    document: dict[str, object] = plan.model_dump(
+        mode="json", exclude={"runtime": True, "data": {"path"}}
+    )
     named = {reference.name: reference.sha256 for reference in callables}
     return {"schema": PLAN_SCHEMA, **document, "callables": named}
 
