@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from multiprocessing import Pipe
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 
@@ -10,7 +15,9 @@ from anabranch.client.states import SlotFile
 from anabranch.coordinator.runtime import Runtime
 from anabranch.plan.runtime import RuntimePlan
 from anabranch.runtimes.local import InlineRuntime, LocalSetup, local_runtime
-from anabranch.runtimes.local.processes import deal
+from anabranch.runtimes.local.processes import _work_loop, deal
+from anabranch.runtimes.local.shared import SharedArray
+from anabranch.runtimes.local.worker import Simulant
 from anabranch.testing.runtime import CLIENTS, RuntimeContract, SmallFleet
 
 
@@ -38,6 +45,25 @@ class TestForkThree(RuntimeContract):
 class TestSpawn(RuntimeContract):
     def make(self, fleet: SmallFleet, slots: SlotFile | None) -> Runtime:
         return local(fleet, slots, "spawn", 2)
+
+
+@pytest.mark.parametrize("when", ["waiting", "working"])
+def test_a_worker_whose_coordinator_was_killed_ends_in_silence(when: str) -> None:
+    """A broken pipe is how a worker learns it; a traceback would only frighten."""
+    ours, theirs = Pipe()
+
+    class Busy:
+        def run(self, *given: object) -> tuple[object, ...]:
+            ours.close()
+            return ()
+
+    if when == "waiting":
+        ours.close()
+    else:
+        ours.send(SimpleNamespace(fold=SimpleNamespace(sections=SimpleNamespace(size=0))))
+    broadcast, buffer = SharedArray(0, np.float32), SharedArray(0, np.float64)
+    _work_loop(lambda: cast(Simulant, Busy()), theirs, broadcast, (), buffer, os.getppid())
+    theirs.close()
 
 
 def test_the_deal_is_complete_and_even() -> None:

@@ -94,7 +94,7 @@ def plan_from(tables: Mapping[str, object]) -> Plan:
     try:
         return Plan.model_validate(tables)
     except ValidationError as error:
-        raise complain(error, Plan, PlanDocument(tables)) from error
+        raise complain(error, Plan, PlanDocument(dict(tables))) from error
 
 
 def tables_of(plan: Plan, only: Collection[str | int] = ()) -> Document:

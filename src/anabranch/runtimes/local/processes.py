@@ -96,7 +96,7 @@ def _work_loop(
             continue
         try:
             share = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         if share is None:
             return
@@ -104,8 +104,10 @@ def _work_loop(
         events = simulant.run(share, views, target, alive)
         plain = tuple(e for e in events if not isinstance(e, Partial))
         merged = next((e.clients for e in events if isinstance(e, Partial)), ())
-        if alive():
+        try:
             connection.send(_Answer(plain, merged, len(merged)))
+        except ConnectionError:  # killed meanwhile: its store has what counts
+            return
 
 
 def _views(shared: SharedArray[np.float32], sections: Sections) -> dict[str, NDArray[np.float32]]:
