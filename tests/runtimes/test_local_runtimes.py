@@ -19,6 +19,7 @@ from anabranch.runtimes.local.processes import _work_loop, deal
 from anabranch.runtimes.local.shared import SharedArray
 from anabranch.runtimes.local.worker import Simulant
 from anabranch.testing.runtime import CLIENTS, RuntimeContract, SmallFleet
+from anabranch.updates.sections import Sections
 
 
 def local(fleet: SmallFleet, slots: SlotFile | None, kind: str, workers: int) -> Runtime:
@@ -62,7 +63,7 @@ def test_a_worker_whose_coordinator_was_killed_ends_in_silence(when: str) -> Non
     else:
         ours.send(SimpleNamespace(fold=SimpleNamespace(sections=SimpleNamespace(size=0))))
     broadcast, buffer = SharedArray(0, np.float32), SharedArray(0, np.float64)
-    _work_loop(lambda: cast(Simulant, Busy()), theirs, broadcast, (), buffer, os.getppid())
+    _work_loop(lambda: cast(Simulant, Busy()), theirs, broadcast, Sections(()), buffer, os.getppid())
     theirs.close()
 
 
