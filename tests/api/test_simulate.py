@@ -181,6 +181,7 @@ def test_a_run_too_short_to_end_by_rule_fails_too_when_no_round_is_merged(tmp_pa
         ({"rounds": "ten"}, "AB-105"),
         ({"algorithm": "fedavgg"}, "AB-109"),
         ({"epochs": 3}, "AB-103"),
+        ({"test_fraction": 1.5}, "AB-105"),
         ({"model": "mlpp"}, "AB-303"),
         ({"model": 42}, "AB-305"),
         ({"clients": None}, "AB-201"),

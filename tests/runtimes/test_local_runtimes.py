@@ -63,7 +63,9 @@ def test_a_worker_whose_coordinator_was_killed_ends_in_silence(when: str) -> Non
     else:
         ours.send(SimpleNamespace(fold=SimpleNamespace(sections=SimpleNamespace(size=0))))
     broadcast, buffer = SharedArray(0, np.float32), SharedArray(0, np.float64)
-    _work_loop(lambda: cast(Simulant, Busy()), theirs, broadcast, Sections(()), buffer, os.getppid())
+    _work_loop(
+        lambda: cast(Simulant, Busy()), theirs, broadcast, Sections(()), buffer, os.getppid()
+    )
     theirs.close()
 
 

@@ -88,6 +88,12 @@ def simulate(
     if not isinstance(federation, Federation):
         federation = Federation.from_arrays(federation, test=test, holdout=holdout)
     if federation.test is None and federation.holdout is None:
+        if not 0 <= test_fraction < 1:
+            raise AnabranchError(
+                "AB-105",
+                f"test_fraction is {test_fraction:g} (wanted: a share >= 0, < 1).",
+                fix="give a share of each client's examples, such as 0.2.",
+            )
         federation = hold_out(federation, test_fraction, seed)
     tables.setdefault("evaluation", EvaluationPlan(on=_measured_on(federation)))
     model_plan, module = _model(model)

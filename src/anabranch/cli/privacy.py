@@ -239,8 +239,9 @@ def _print(
     if as_json:
         print_json(_as_json(event, priced, warnings, budget))
         return
+    releases = "1 release" if event.rounds == 1 else f"{event.rounds} releases"
     say(
-        f"{event.rounds} releases, noise multiplier {event.noise:.6g}, sampling {event.sampling}, "
+        f"{releases}, noise multiplier {event.noise:.6g}, sampling {event.sampling}, "
         f"relation {event.relation.value}, delta {priced.delta:g}"
     )
     rows = [
