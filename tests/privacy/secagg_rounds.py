@@ -34,6 +34,7 @@ def context_of(
     dropout: float = 0.0,
     minimum: int = 2,
     attempt: int = 0,
+    complete_below: int = 100,
     model: bytes = ZEROS,
 ) -> RoundContext:
     return RoundContext(
@@ -49,6 +50,7 @@ def context_of(
         corrupt_share=corrupt,
         dropout_share=dropout,
         minimum_survivors=minimum,
+        complete_below=complete_below,
     )
 
 
@@ -121,8 +123,10 @@ class Round:
 
     def signatures(self, gone: Collection[str] = ()) -> server.ServerState:
         assert isinstance(self.state, server.CollectingSignatures)
-        proposed = type(self.state.proposed).from_bytes(self.state.proposed.to_bytes())
+        asked = self.state
         for name in self.present(gone):
+            proposed = server.survivors_for(asked, name)
+            proposed = type(proposed).from_bytes(proposed.to_bytes())
             self.clients[name], signature = client.sign_survivors(self.clients[name], proposed)
             signature = type(signature).from_bytes(signature.to_bytes())
             self.state = server.receive_signature(self.state, signature)

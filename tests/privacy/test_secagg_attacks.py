@@ -13,6 +13,7 @@ from anabranch.privacy.secure_aggregation import (
     Abandoned,
     Finished,
     KeyList,
+    MaskedInput,
     Outcome,
     RoundContext,
     SurvivorSet,
@@ -120,13 +121,20 @@ def test_a_reply_holds_one_share_of_each_neighbour_and_of_the_right_kind() -> No
 # Split views: the server tells different clients different survivors.
 
 
+def proposal(play: Round, name: str, survivors: tuple[str, ...]) -> SurvivorSet:
+    """A set that the server made up, with the proofs that belong to it."""
+    honest = server.survivors_for(play.state, name)
+    proofs = tuple(proof for proof in honest.proofs if proof.sender in survivors)
+    return replace(honest, survivors=survivors, proofs=proofs)
+
+
 def split_signatures(play: Round, first: set[str]) -> list[server.SurvivorSignature]:
     names = tuple(sorted(play.clients))
     views = (names[:-1], tuple(name for name in names if name != FIRST))
     made = []
     for name in names:
         survivors = views[0] if name in first else views[1]
-        proposed = SurvivorSet(context=play.context.digest, survivors=survivors)
+        proposed = proposal(play, name, survivors)
         _, signature = client.sign_survivors(play.clients[name], proposed)
         made.append(signature)
     return made
@@ -148,10 +156,10 @@ def test_a_client_signs_one_set_and_only_sets_with_itself() -> None:
     play, _, _ = masked_round(context_of(6))
     names = tuple(sorted(play.clients))
     for wrong in (names[1:], names[:2], names[::-1], (*names, "zz")):
-        proposed = SurvivorSet(context=play.context.digest, survivors=wrong)
+        proposed = proposal(play, FIRST, wrong)
         with pytest.raises(AnabranchError, match="AB-962"):
             client.sign_survivors(play.clients[FIRST], proposed)
-    good = SurvivorSet(context=play.context.digest, survivors=names)
+    good = proposal(play, FIRST, names)
     signed_once, _ = client.sign_survivors(play.clients[FIRST], good)
     with pytest.raises(AnabranchError, match="AB-956"):
         client.sign_survivors(signed_once, good)
@@ -170,6 +178,56 @@ def test_signatures_that_are_too_few_repeated_or_forged_open_nothing() -> None:
     ):
         with pytest.raises(AnabranchError, match="AB-962"):
             client.reveal(play.clients[FIRST], replace(request, signatures=wrong))
+
+
+# Split participants: the server tells one client of other participants, so that it shares masks
+# with those alone whom the server then declares dropped.
+
+
+def astray_round() -> tuple[Round, dict[str, Lanes], MaskedInput]:
+    """Eight clients; the first is told that only six take part."""
+    context = context_of(8)
+    play = Round(context)
+    play.keys()
+    play.shares()
+    delivery = server.delivery_for(play.state, FIRST)
+    fewer = delivery.participants[:6]
+    shares = tuple(share for share in delivery.shares if share.dealer in fewer)
+    told = replace(delivery, participants=fewer, shares=shares)
+    vectors = vectors_of(context, 1)
+    _, sent = client.mask_input(play.clients[FIRST], told, vectors[FIRST])
+    with pytest.raises(AnabranchError, match="AB-961"):
+        server.receive_input(play.state, sent)
+    return play, vectors, sent
+
+
+def test_control_a_client_astray_is_open_to_whoever_holds_its_neighbours_keys() -> None:
+    play, vectors, sent = astray_round()
+    first = play.clients[FIRST]
+    assert isinstance(first, client.AwaitingShares)
+    active = first.group.activate(sorted(first.group.adverts)[:6])
+    peers = [play.clients[name] for name in active.participants if name != FIRST]
+    own = first.group.adverts[FIRST].mask_key
+    seeds = [pair_seed(p.keys.mask_secret, own, active, p.keys.name, FIRST) for p in peers]
+    found = np.frombuffer(sent.payload, np.uint32).copy()
+    # The seed comes from neighbours that do not ask for whom it masked, the keys from "dropouts".
+    add_streams(found, seeds, [self_seed(first.keys.seed, active, FIRST)], 32)
+    assert np.array_equal(found, vectors[FIRST])
+
+
+def test_neighbours_keep_the_seed_of_a_client_astray_closed() -> None:
+    play, vectors, sent = astray_round()
+    play.inputs(vectors)
+    for name in (SECOND, *OTHERS):
+        honest = server.survivors_for(play.state, name)
+        assert honest.proofs[0].sender == FIRST
+        for wrong in (
+            (sent.proof(), *honest.proofs[1:]),
+            honest.proofs[1:],
+            (replace(honest.proofs[0], payload_digest=bytes(32)), *honest.proofs[1:]),
+        ):
+            with pytest.raises(AnabranchError, match="AB-962"):
+                client.sign_survivors(play.clients[name], replace(honest, proofs=wrong))
 
 
 # Masks used twice, in two rounds or for two vectors.

@@ -60,7 +60,7 @@ def messages_of(context: RoundContext) -> dict[str, Message]:
     _, sent = client.mask_input(play.clients[FIRST], delivery, vectors[FIRST])
     play.inputs(vectors)
     assert isinstance(play.state, server.CollectingSignatures)
-    proposed = play.state.proposed
+    proposed = server.survivors_for(play.state, FIRST)
     _, signature = client.sign_survivors(play.clients[FIRST], proposed)
     play.signatures()
     assert isinstance(play.state, server.CollectingReveals)
@@ -161,7 +161,7 @@ def answer(play: Round, step: int) -> Message:
         vector = vectors_of(play.context, 1)[FIRST]
         return client.mask_input(before, server.delivery_for(state, FIRST), vector)[1]
     if isinstance(state, server.CollectingSignatures):
-        return client.sign_survivors(before, state.proposed)[1]
+        return client.sign_survivors(before, server.survivors_for(state, FIRST))[1]
     assert isinstance(state, server.CollectingReveals)
     return client.reveal(before, state.request)[1]
 
@@ -171,7 +171,9 @@ def test_a_client_refuses_steps_out_of_order() -> None:
     assert isinstance(play.state, server.CollectingShares)
     waiting, key_list = play.clients[FIRST], play.state.key_list
     with refused("AB-956"):
-        client.sign_survivors(waiting, SurvivorSet(context=key_list.context, survivors=()))
+        client.sign_survivors(
+            waiting, SurvivorSet(context=key_list.context, survivors=(), proofs=())
+        )
     after, _ = client.share_keys(waiting, key_list)
     with refused("AB-956"):
         client.share_keys(after, key_list)
@@ -296,9 +298,16 @@ def test_vectors_that_do_not_fit_are_refused(vector: np.ndarray) -> None:
         client.mask_input(play.clients[FIRST], delivery, vector)
 
 
+def active_of(play: Round) -> bytes:
+    assert isinstance(play.state, server.CollectingInputs)
+    return play.state.active.digest
+
+
 def test_masked_vectors_of_another_size_are_refused() -> None:
     play = until("shares")
-    content = MaskedInput(context=play.context.digest, sender=FIRST, payload=bytes(12))
+    content = MaskedInput(
+        context=play.context.digest, sender=FIRST, active=active_of(play), payload=bytes(12)
+    )
     with refused("AB-954"):
         server.receive_input(play.state, signed(content, identity_of(FIRST)))
 
@@ -308,6 +317,8 @@ def test_rounds_that_can_not_be_safe_are_refused_beforehand() -> None:
         context_of(40, bits=16, largest=1000)
     with refused("AB-952"):
         context_of(5, minimum=1)
+    with refused("AB-952"):
+        context_of(5, complete_below=4)
     with refused("AB-952"):
         context_of(5, corrupt=1.0)
     with refused("AB-953"):
@@ -329,12 +340,13 @@ def test_secrets_are_not_printed() -> None:
 
 def test_names_that_do_not_fit_are_refused() -> None:
     with refused("AB-954"):
-        SurvivorSet(context=bytes(32), survivors=("x" * 256,)).to_bytes()
+        SurvivorSet(context=bytes(32), survivors=("x" * 256,), proofs=()).to_bytes()
     with refused("AB-954"):
-        SurvivorSet(context=bytes(32), survivors=("",)).to_bytes()
-    broken = SurvivorSet(context=bytes(32), survivors=("a",)).to_bytes()[:-1] + b"\xff"
+        SurvivorSet(context=bytes(32), survivors=("",), proofs=()).to_bytes()
+    broken = SurvivorSet(context=bytes(32), survivors=("a",), proofs=()).to_bytes()
+    broken = broken[:-5] + b"\xff" + broken[-4:]
     with refused("AB-954"):
         SurvivorSet.from_bytes(broken)
-    endless = SurvivorSet(context=bytes(32), survivors=()).to_bytes()[:-4] + b"\xff" * 4
+    endless = SurvivorSet(context=bytes(32), survivors=(), proofs=()).to_bytes()[:-4] + b"\xff" * 4
     with refused("AB-954"):
         SurvivorSet.from_bytes(endless)

@@ -241,7 +241,12 @@ def mask_input(
         seed = pair_seed(keys.mask_secret, public, active, keys.name, peer)
         (plus if peer < keys.name else minus).append(seed)
     add_streams(masked, plus, minus, bits)
-    sent = MaskedInput(context=keys.context.digest, sender=keys.name, payload=pack(masked, bits))
+    sent = MaskedInput(
+        context=keys.context.digest,
+        sender=keys.name,
+        active=active.digest,
+        payload=pack(masked, bits),
+    )
     after = AwaitingSurvivors(keys, group, active, held, complaints)
     return after, signed(sent, keys.identity)
 
@@ -270,7 +275,8 @@ def sign_survivors(
 
     Raises:
         AnabranchError: AB-955, AB-956; AB-962 if the set is too small, is no subset of those who
-            take part, lacks this client, or leaves a client with too few neighbours.
+            take part, lacks this client, leaves a client with too few neighbours, or if a surviving
+            neighbour did not mask for the same participants.
     """
     before = _expect(state, AwaitingSurvivors, "sign_survivors")
     keys = before.keys
@@ -280,12 +286,25 @@ def sign_survivors(
         fault = f"it lacks {keys.name}, which sent its vector"
     if fault is not None:
         raise survivors_refused(fault)
+    _check_proofs(before, proposed)
     signature = SurvivorSignature(
         context=keys.context.digest,
         sender=keys.name,
         view=before.active.view(proposed.survivors),
     )
     return AwaitingSignatures(before, proposed.survivors), signed(signature, keys.identity)
+
+
+def _check_proofs(state: AwaitingSurvivors, proposed: SurvivorSet) -> None:
+    """A neighbour that was told of other participants has other masks: its seed stays closed."""
+    context, active = state.keys.context, state.active
+    wanted = active.graph[state.keys.name] & frozenset(proposed.survivors)
+    if [proof.sender for proof in proposed.proofs] != sorted(wanted):
+        raise survivors_refused("it does not prove the input of each surviving neighbour")
+    for proof in proposed.proofs:
+        content = proof.signed_content(context.digest, active.digest)
+        if not verify(context.roster[proof.sender], proof.signature, content):
+            raise survivors_refused(f"{proof.sender} did not mask for the same participants")
 
 
 def reveal(

@@ -16,6 +16,7 @@ from anabranch.privacy.secure_aggregation.fixed_point import FixedPoint
 from anabranch.privacy.secure_aggregation.primitives import DIGEST_BYTES, KEY_BYTES, digest
 from anabranch.privacy.secure_aggregation.refusals import bad_parameters
 from anabranch.privacy.secure_aggregation.thresholds import (
+    COMPLETE_BELOW,
     Neighbourhood,
     choose_neighbourhood,
     head_count,
@@ -42,6 +43,8 @@ class RoundContext:
         corrupt_share: how many of those asked may work with the coordinator, 0 to below 1.
         dropout_share: how many may vanish without the round being lost, 0 to below 1.
         minimum_survivors: the fewest clients whose sum is opened, at least 2.
+        complete_below: with fewer clients everybody is everybody's neighbour. A sparse graph
+            assumes that the coordinator does not choose who drops; raise this if it might.
 
     Raises:
         AnabranchError: AB-951 if the sum could wrap around, AB-952 if a number is impossible,
@@ -60,6 +63,7 @@ class RoundContext:
     corrupt_share: float = 0.1
     dropout_share: float = 0.1
     minimum_survivors: int = 2
+    complete_below: int = COMPLETE_BELOW
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roster", MappingProxyType(dict(sorted(self.roster.items()))))
@@ -72,6 +76,8 @@ class RoundContext:
             raise bad_parameters("Round and attempt count from 0, a vector has a coordinate.")
         if not (0 <= self.corrupt_share < 1 and 0 <= self.dropout_share < 1):
             raise bad_parameters("Shares of clients lie between 0 and 1.")
+        if self.complete_below < COMPLETE_BELOW:
+            raise bad_parameters(f"The graph is complete below {COMPLETE_BELOW} clients, or more.")
         if self.minimum_survivors < 2:
             raise bad_parameters("The sum of one client is that client's vector: at least 2.")
         if self.minimum_survivors > len(self.roster):
@@ -95,7 +101,7 @@ class RoundContext:
         for number in (self.encoding.scale, self.encoding.bound, *shares):
             writer.text(float(number).hex())
         writer.number(self.encoding.bits, 1).number(self.length)
-        writer.number(self.minimum_survivors)
+        writer.number(self.minimum_survivors).number(self.complete_below)
         return digest("context", writer.finish())
 
     @property
@@ -121,7 +127,9 @@ class RoundContext:
         if clients < max(2, self.minimum_survivors) or self.corrupt >= clients:
             raise _too_small(clients, self.minimum_survivors)
         dropped = head_count(self.dropout_share, clients)
-        return choose_neighbourhood(clients, self.corrupt, dropped)
+        return choose_neighbourhood(
+            clients, self.corrupt, dropped, complete_below=self.complete_below
+        )
 
 
 def _too_small(clients: int, minimum: int) -> AnabranchError:

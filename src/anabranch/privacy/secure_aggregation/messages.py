@@ -23,6 +23,7 @@ from anabranch.privacy.secure_aggregation.refusals import malformed
 from anabranch.privacy.secure_aggregation.wire import Reader, Writer
 
 __all__ = [
+    "InputProof",
     "KeyAdvert",
     "KeyList",
     "MaskedInput",
@@ -259,25 +260,55 @@ class ShareDelivery(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InputProof:
+    """That ``sender`` sent a masked vector, without the vector: for its neighbours to check.
+
+    Attributes:
+        payload_digest: SHA-256 of the payload.
+        signature: the one under the masked input.
+    """
+
+    sender: str
+    payload_digest: bytes
+    signature: bytes
+
+    def signed_content(self, context: bytes, active: bytes) -> bytes:
+        """What the sender signed, if it masked for these participants."""
+        writer = Writer().raw(_MAGIC).number(_VERSION, 1).number(MaskedInput.KIND, 1)
+        writer.raw(context).text(self.sender).raw(active).raw(self.payload_digest)
+        return writer.finish()
+
+
+@dataclass(frozen=True, kw_only=True)
 class MaskedInput(SignedMessage):
-    """Client, 3: its vector under all its masks, packed."""
+    """Client, 3: its vector under all its masks, packed.
+
+    Attributes:
+        active: digest of those who take part, as the sender was told.
+    """
 
     KIND: ClassVar[int] = 5
+    active: bytes
     payload: bytes
 
     def _write_fields(self, writer: Writer) -> None:
-        writer.blob(self.payload)
+        writer.raw(self.active).blob(self.payload)
 
     def signed_content(self) -> bytes:
         """The payload's digest stands for it: Ed25519 reads its input twice."""
-        writer = self._head().text(self.sender)
-        return writer.raw(hashlib.sha256(self.payload).digest()).finish()
+        return self.proof().signed_content(self.context, self.active)
+
+    def proof(self) -> InputProof:
+        """The message without the vector."""
+        hashed = hashlib.sha256(self.payload).digest()
+        return InputProof(sender=self.sender, payload_digest=hashed, signature=self.signature)
 
     @classmethod
     def _read(cls, context: bytes, reader: Reader) -> Self:
         return cls(
             context=context,
             sender=reader.text(),
+            active=reader.raw(DIGEST_BYTES),
             payload=reader.blob(),
             signature=reader.raw(SIGNATURE_BYTES),
         )
@@ -285,17 +316,32 @@ class MaskedInput(SignedMessage):
 
 @dataclass(frozen=True, kw_only=True)
 class SurvivorSet(Message):
-    """Coordinator, 3: whose vectors are in the sum, sorted."""
+    """Coordinator, 3: whose vectors are in the sum, sorted.
+
+    Attributes:
+        proofs: of the recipient's surviving neighbours, that they masked for the same participants.
+    """
 
     KIND: ClassVar[int] = 6
     survivors: tuple[str, ...]
+    proofs: tuple[InputProof, ...]
 
     def _write(self, writer: Writer) -> None:
-        writer.texts(self.survivors)
+        writer.texts(self.survivors).number(len(self.proofs), 4)
+        for proof in self.proofs:
+            writer.text(proof.sender).raw(proof.payload_digest).raw(proof.signature)
 
     @classmethod
     def _read(cls, context: bytes, reader: Reader) -> Self:
-        return cls(context=context, survivors=reader.texts())
+        survivors = reader.texts()
+        proofs = tuple(cls._read_proof(reader) for _ in range(reader.count()))
+        return cls(context=context, survivors=survivors, proofs=proofs)
+
+    @staticmethod
+    def _read_proof(reader: Reader) -> InputProof:
+        sender, hashed = reader.text(), reader.raw(DIGEST_BYTES)
+        signature = reader.raw(SIGNATURE_BYTES)
+        return InputProof(sender=sender, payload_digest=hashed, signature=signature)
 
 
 @dataclass(frozen=True, kw_only=True)

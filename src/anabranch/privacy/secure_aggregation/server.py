@@ -33,6 +33,7 @@ from anabranch.privacy.secure_aggregation.group import (
     survivors_fault,
 )
 from anabranch.privacy.secure_aggregation.messages import (
+    InputProof,
     KeyAdvert,
     KeyList,
     MaskedInput,
@@ -81,6 +82,7 @@ __all__ = [
     "receive_reveal",
     "receive_shares",
     "receive_signature",
+    "survivors_for",
 ]
 
 
@@ -118,14 +120,14 @@ class CollectingInputs:
 
     Attributes:
         total: sum of the masked vectors so far, modulo 2^b; never written to.
-        arrived: whose vector is in it.
+        proofs: of whose vector is in it.
     """
 
     group: Group
     active: Active
     bundles: Mapping[str, ShareBundle] = field(repr=False)
     total: Lanes = field(repr=False)
-    arrived: frozenset[str] = frozenset()
+    proofs: Mapping[str, InputProof] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ class CollectingSignatures:
     """The survivors are fixed; waits for signatures under the set."""
 
     inputs: CollectingInputs
-    proposed: SurvivorSet
+    survivors: tuple[str, ...]
     signatures: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
@@ -296,25 +298,39 @@ def receive_input(state: ServerState, sent: MaskedInput) -> CollectingInputs:
     """Add a client's masked vector.
 
     Raises:
-        AnabranchError: AB-954 for a vector of another size, AB-955 to AB-958.
+        AnabranchError: AB-954 for a vector of another size, AB-955 to AB-958; AB-961 if the client
+            masked for other participants.
     """
     here = _expect(state, CollectingInputs, "receive_input")
     context = here.group.context
-    _admit(context, sent, here.arrived, here.active.graph)
+    _admit(context, sent, here.proofs, here.active.graph)
+    if sent.active != here.active.digest:
+        raise shares_refused(f"{sent.sender} masked for other participants")
     vector = unpack(sent.payload, context.length, context.encoding.bits)
     np.add(vector, here.total, out=vector)
     reduce_lanes(vector, context.encoding.bits)
-    return replace(here, total=vector, arrived=here.arrived | {sent.sender})
+    return replace(here, total=vector, proofs={**here.proofs, sent.sender: sent.proof()})
 
 
 def close_inputs(state: ServerState) -> CollectingSignatures | Abandoned:
-    """Fix the survivors: ``state.proposed`` goes to each of them."""
+    """Fix the survivors: ``survivors_for`` says what each of them is sent."""
     here = _expect(state, CollectingInputs, "close_inputs")
-    survivors = tuple(sorted(here.arrived))
+    survivors = tuple(sorted(here.proofs))
     if fault := survivors_fault(here.group, here.active, survivors):
         return Abandoned(here.group.context, Outcome.TOO_FEW_INPUTS, fault)
-    proposed = SurvivorSet(context=here.group.context.digest, survivors=survivors)
-    return CollectingSignatures(here, proposed)
+    return CollectingSignatures(here, survivors)
+
+
+def survivors_for(state: ServerState, name: str) -> SurvivorSet:
+    """The set that ``name`` is to sign, with the proofs of its neighbours."""
+    here = _expect(state, CollectingSignatures, "survivors_for")
+    inputs = here.inputs
+    neighbours = sorted(inputs.active.graph[name] & frozenset(here.survivors))
+    return SurvivorSet(
+        context=inputs.group.context.digest,
+        survivors=here.survivors,
+        proofs=tuple(inputs.proofs[peer] for peer in neighbours),
+    )
 
 
 def receive_signature(state: ServerState, signature: SurvivorSignature) -> CollectingSignatures:
@@ -325,8 +341,8 @@ def receive_signature(state: ServerState, signature: SurvivorSignature) -> Colle
     """
     here = _expect(state, CollectingSignatures, "receive_signature")
     context = here.inputs.group.context
-    _admit(context, signature, here.signatures, here.inputs.arrived)
-    if signature.view != here.inputs.active.view(here.proposed.survivors):
+    _admit(context, signature, here.signatures, here.inputs.proofs)
+    if signature.view != here.inputs.active.view(here.survivors):
         raise survivors_refused(f"{signature.sender} signed another set")
     return replace(here, signatures={**here.signatures, signature.sender: signature.signature})
 
@@ -347,8 +363,8 @@ def close_signatures(
         return Abandoned(context, Outcome.TOO_FEW_SIGNATURES, detail)
     request = UnmaskRequest(
         context=context.digest,
-        survivors=here.proposed.survivors,
-        dropped=tuple(name for name in inputs.active.participants if name not in inputs.arrived),
+        survivors=here.survivors,
+        dropped=tuple(name for name in inputs.active.participants if name not in inputs.proofs),
         signatures=tuple(sorted(here.signatures.items())),
     )
     commitments = {
@@ -375,7 +391,7 @@ def receive_reveal(state: ServerState, reply: UnmaskReply) -> CollectingReveals:
         raise shares_refused(f"{reply.sender} revealed shares that are not of its neighbours")
     shares, blamed = dict(here.shares), here.blamed
     for share in reply.shares:
-        wanted = ShareKind.SEED if share.dealer in here.inputs.arrived else ShareKind.KEY
+        wanted = ShareKind.SEED if share.dealer in here.inputs.proofs else ShareKind.KEY
         if share.kind is not wanted:
             raise shares_refused(f"{reply.sender} revealed the other secret of {share.dealer}")
         if _is_dealt(here, reply.sender, share):
