@@ -283,6 +283,10 @@ def test_data_describe_a_source_and_a_plan(plan: Path, tmp_path: Path) -> None:
     changes = ["--set", 'data.partition={kind="iid", clients=3}']
     planned = runner.invoke(app, ["data", "describe", str(plan), *changes])
     assert "3 clients" in planned.stdout
+    misspelt = runner.invoke(app, ["data", "describe", "hart"])
+    assert misspelt.exit_code == 1
+    assert "AB-205" in misspelt.stderr
+    assert "use 'heart'" in misspelt.stderr
     named = runner.invoke(app, ["data", "describe", "heart", *changes])
     assert "3 clients" in named.stdout
 

@@ -85,7 +85,8 @@ def _data_plan(target: str, changes: list[str]) -> tuple[DataPlan, int]:
     """The table ``[data]`` that is meant, and the seed that goes with it."""
     from anabranch.data.sources import SOURCES
 
-    if target in SOURCES:
+    meant_as_source = not Path(target).suffix and not Path(target).exists()
+    if target in SOURCES or meant_as_source:  # a misspelt source is told which there are
         from anabranch.plan import PlanDocument, apply_overrides, plan_of
 
         tables = {"data": {"source": target}, "model": {"name": "logistic"}}
