@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -83,13 +84,19 @@ def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
 def test_every_command_has_help_and_a_meaning() -> None:
     import typer
 
-    pending = [(typer.main.get_command(app), [])]
+    pending: list[tuple[Any, list[str]]] = [(typer.main.get_command(app), [])]
     while pending:
         command, path = pending.pop()
         assert command.help, path
         assert runner.invoke(app, [*path, "--help"]).exit_code == 0
         for name, inner in getattr(command, "commands", {}).items():
             pending.append((inner, [*path, name]))
+
+
+def test_help_says_what_an_argument_is() -> None:
+    """Some versions of click drop it; the extra `cli` asks for those that do not."""
+    assert "The plan, a TOML file." in runner.invoke(app, ["simulate", "--help"]).stdout
+    assert "Where; made when absent." in runner.invoke(app, ["init", "--help"]).stdout
 
 
 def test_an_error_is_one_line_on_stderr(tmp_path: Path) -> None:
