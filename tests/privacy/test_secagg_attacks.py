@@ -28,7 +28,11 @@ from anabranch.privacy.secure_aggregation.keys import (
     transport_binding,
     transport_secret,
 )
-from anabranch.privacy.secure_aggregation.messages import RevealedShare, ShareKind, signed
+from anabranch.privacy.secure_aggregation.message import signed
+from anabranch.privacy.secure_aggregation.messages import (
+    RevealedShare,
+    ShareKind,
+)
 from anabranch.privacy.secure_aggregation.primitives import (
     new_agreement_key,
     open_sealed,

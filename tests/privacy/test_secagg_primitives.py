@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import itertools
 import json
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anabranch.errors import AnabranchError
+from anabranch.privacy import secure_aggregation
 from anabranch.privacy.secure_aggregation.fixed_point import FixedPoint
 from anabranch.privacy.secure_aggregation.graph import neighbour_graph
 from anabranch.privacy.secure_aggregation.packing import pack, packed_bytes, unpack
@@ -32,6 +34,7 @@ from anabranch.privacy.secure_aggregation.sharing import PRIME, combine, new_sec
 from anabranch.privacy.secure_aggregation.streams import add_streams, keystream, lane_dtype
 from anabranch.privacy.secure_aggregation.thresholds import choose_neighbourhood, head_count
 
+ROOM = Path(secure_aggregation.__file__).parent
 VECTORS = Path(__file__).parent / "vectors"
 ROUND = json.loads((VECTORS / "secagg_vectors.json").read_text("utf-8"))
 SHAPES = json.loads((VECTORS / "secagg_k_t.json").read_text("utf-8"))
@@ -244,3 +247,22 @@ def test_without_cryptography_the_error_says_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "cryptography", None)
     with pytest.raises(AnabranchError, match="AB-950"):
         require_cryptography()
+
+
+@pytest.mark.parametrize("module", sorted(ROOM.glob("*.py")), ids=lambda path: path.stem)
+def test_no_module_of_the_room_knows_a_predictable_generator(module: Path) -> None:
+    tree = ast.parse(module.read_text("utf-8"))
+    imported = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+        )
+    }
+    assert not any(name.split(".")[0] in ("random", "pickle", "secrets") for name in imported)
+    assert not any(name.startswith("anabranch.randomness") for name in imported)
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not attributes & {"random", "default_rng", "Generator"}

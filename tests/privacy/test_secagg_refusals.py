@@ -24,7 +24,7 @@ from anabranch.privacy.secure_aggregation import (
     client,
     server,
 )
-from anabranch.privacy.secure_aggregation.messages import Message, signed
+from anabranch.privacy.secure_aggregation.message import Message, signed
 
 FIRST, SECOND, THIRD, *_ = names_of(5)
 STAGES = ("keys", "shares", "inputs", "signatures")

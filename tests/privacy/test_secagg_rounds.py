@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from secagg_rounds import context_of, names_of, plain_sum, run_round, vectors_of
 
-from anabranch.privacy.secure_aggregation import Abandoned, Finished, Outcome, RoundContext
+from anabranch.privacy.secure_aggregation import (
+    Abandoned,
+    Finished,
+    FixedPoint,
+    Neighbourhood,
+    Outcome,
+    RoundContext,
+)
 from anabranch.privacy.secure_aggregation.server import ServerState
 
 
@@ -124,3 +133,34 @@ def test_a_finished_sum_decodes_to_the_sum_of_the_vectors() -> None:
     assert isinstance(state, Finished)
     plain = sum(context.encoding.decode(vector) for vector in vectors.values())
     assert np.array_equal(context.encoding.decode(state.total), plain)
+
+
+def test_a_hundred_clients_have_a_sparse_graph_unless_a_complete_one_is_asked_for() -> None:
+    sparse = context_of(100, corrupt=0.05, dropout=0.1)
+    assert sparse.neighbourhood(100) == Neighbourhood(36, 6)
+    complete = context_of(100, corrupt=0.05, dropout=0.1, complete_below=101)
+    # 2 t > 99 + 5, whoever the coordinator declares dropped.
+    assert complete.neighbourhood(100) == Neighbourhood(99, 53)
+    assert sparse.digest != complete.digest
+
+
+def test_everything_in_a_context_is_in_its_digest() -> None:
+    plain = context_of(6, 4)
+    changed = [
+        replace(plain, run="other"),
+        replace(plain, round=8),
+        replace(plain, attempt=1),
+        replace(plain, model_digest=b"1" * 32),
+        replace(plain, plan_digest=b"1" * 32),
+        replace(plain, ledger_head=b"1" * 32),
+        replace(plain, roster={**plain.roster, "more": bytes(32)}),
+        replace(plain, length=5),
+        replace(plain, encoding=FixedPoint(2.0, 1000.0, 32)),
+        replace(plain, encoding=FixedPoint(1.0, 999.0, 32)),
+        replace(plain, encoding=FixedPoint(1.0, 1000.0, 31)),
+        replace(plain, corrupt_share=0.1),
+        replace(plain, dropout_share=0.1),
+        replace(plain, minimum_survivors=3),
+        replace(plain, complete_below=101),
+    ]
+    assert len({context.digest for context in (plain, *changed)}) == len(changed) + 1

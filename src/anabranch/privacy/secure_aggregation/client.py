@@ -16,22 +16,28 @@ a step from an old state, and keeps the digests of opened contexts for good.
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container
 from typing import TypeVar
 
 from anabranch.errors import AnabranchError
+from anabranch.privacy.secure_aggregation.client_states import (
+    AwaitingKeys,
+    AwaitingShares,
+    AwaitingSignatures,
+    AwaitingSurvivors,
+    ClientState,
+    Done,
+)
 from anabranch.privacy.secure_aggregation.context import RoundContext
-from anabranch.privacy.secure_aggregation.dealing import Held, deal, open_delivery
+from anabranch.privacy.secure_aggregation.dealing import deal, open_delivery
 from anabranch.privacy.secure_aggregation.group import (
-    Active,
-    Group,
     check_context,
     check_usable,
     form_group,
     survivors_fault,
 )
 from anabranch.privacy.secure_aggregation.keys import Keys, commit_seed, pair_seed, self_seed
+from anabranch.privacy.secure_aggregation.message import signed
 from anabranch.privacy.secure_aggregation.messages import (
     KeyAdvert,
     KeyList,
@@ -44,7 +50,6 @@ from anabranch.privacy.secure_aggregation.messages import (
     SurvivorSignature,
     UnmaskReply,
     UnmaskRequest,
-    signed,
 )
 from anabranch.privacy.secure_aggregation.packing import pack
 from anabranch.privacy.secure_aggregation.primitives import (
@@ -80,57 +85,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class AwaitingKeys:
-    """Keys are advertised; the key list comes next."""
-
-    keys: Keys
-
-
-@dataclass(frozen=True)
-class AwaitingShares:
-    """Shares are dealt; those of the neighbours come next."""
-
-    keys: Keys
-    group: Group
-
-
-@dataclass(frozen=True)
-class AwaitingSurvivors:
-    """The masked vector is sent; the set of survivors comes next.
-
-    Attributes:
-        held: shares of the neighbours by dealer, never printed.
-        complaints: neighbours whose sealed share did not open or was not what they committed to.
-    """
-
-    keys: Keys
-    group: Group
-    active: Active
-    held: Mapping[str, Held] = field(repr=False)
-    complaints: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class AwaitingSignatures:
-    """A set of survivors is signed, the only one; the request to unmask comes next."""
-
-    before: AwaitingSurvivors
-    survivors: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Done:
-    """One share of each neighbour is revealed. Every secret is forgotten.
-
-    Attributes:
-        opened: digest of the context; keep it, and refuse the context for ever.
-    """
-
-    opened: bytes
-
-
-ClientState = AwaitingKeys | AwaitingShares | AwaitingSurvivors | AwaitingSignatures | Done
 T = TypeVar("T")
 
 

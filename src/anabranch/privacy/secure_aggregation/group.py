@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 
 from anabranch.privacy.secure_aggregation.context import RoundContext
 from anabranch.privacy.secure_aggregation.graph import neighbour_graph
-from anabranch.privacy.secure_aggregation.messages import KeyAdvert, KeyList, Message, SignedMessage
+from anabranch.privacy.secure_aggregation.message import Message, SignedMessage
+from anabranch.privacy.secure_aggregation.messages import (
+    KeyAdvert,
+    KeyList,
+)
 from anabranch.privacy.secure_aggregation.primitives import agree, digest, verify
 from anabranch.privacy.secure_aggregation.refusals import (
     bad_signature,

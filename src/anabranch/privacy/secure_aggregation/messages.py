@@ -8,16 +8,15 @@ before it; of a masked vector, over its SHA-256 in its place.
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self
 
+from anabranch.privacy.secure_aggregation.message import Message, SignedMessage, head
 from anabranch.privacy.secure_aggregation.primitives import (
     DIGEST_BYTES,
     KEY_BYTES,
     SIGNATURE_BYTES,
-    sign,
 )
 from anabranch.privacy.secure_aggregation.refusals import malformed
 from anabranch.privacy.secure_aggregation.wire import Reader, Writer
@@ -27,22 +26,16 @@ __all__ = [
     "KeyAdvert",
     "KeyList",
     "MaskedInput",
-    "Message",
     "RevealedShare",
     "SealedShare",
     "ShareBundle",
     "ShareDelivery",
     "ShareKind",
-    "SignedMessage",
     "SurvivorSet",
     "SurvivorSignature",
     "UnmaskReply",
     "UnmaskRequest",
-    "signed",
 ]
-
-_MAGIC = b"anabranch-secagg"
-_VERSION = 1
 
 
 class ShareKind(StrEnum):
@@ -50,86 +43,6 @@ class ShareKind(StrEnum):
 
     SEED = "seed"
     KEY = "key"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Message(ABC):
-    """Anything that is sent.
-
-    Attributes:
-        context: digest of the round's context.
-    """
-
-    KIND: ClassVar[int]
-    context: bytes
-
-    def _head(self) -> Writer:
-        return Writer().raw(_MAGIC).number(_VERSION, 1).number(self.KIND, 1).raw(self.context)
-
-    @abstractmethod
-    def _write(self, writer: Writer) -> None:
-        """Append the fields."""
-
-    @classmethod
-    @abstractmethod
-    def _read(cls, context: bytes, reader: Reader) -> Self:
-        """Take the fields."""
-
-    def to_bytes(self) -> bytes:
-        """The message as it travels."""
-        writer = self._head()
-        self._write(writer)
-        return writer.finish()
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> Self:
-        """The message that ``to_bytes`` wrote.
-
-        Raises:
-            AnabranchError: AB-954 if the bytes are not exactly one message of this kind.
-        """
-        reader = Reader(content)
-        if reader.raw(len(_MAGIC)) != _MAGIC or reader.number(1) != _VERSION:
-            raise malformed("it does not begin as a message of this version")
-        if (kind := reader.number(1)) != cls.KIND:
-            raise malformed(f"it is of kind {kind}, wanted {cls.KIND}")
-        message = cls._read(reader.raw(DIGEST_BYTES), reader)
-        reader.finish()
-        return message
-
-
-@dataclass(frozen=True, kw_only=True)
-class SignedMessage(Message):
-    """What a client sends.
-
-    Attributes:
-        sender: the client's name.
-        signature: Ed25519 over ``signed_content``.
-    """
-
-    sender: str
-    signature: bytes = b""
-
-    def _write(self, writer: Writer) -> None:
-        writer.text(self.sender)
-        self._write_fields(writer)
-        writer.raw(self.signature)
-
-    @abstractmethod
-    def _write_fields(self, writer: Writer) -> None:
-        """Append what stands between the sender and the signature."""
-
-    def signed_content(self) -> bytes:
-        """The bytes that the sender signs."""
-        return replace(self, signature=b"").to_bytes()
-
-
-S = TypeVar("S", bound=SignedMessage)
-
-
-def signed(message: S, identity: bytes) -> S:
-    """The message under the signature of ``identity``, 32 secret bytes of Ed25519."""
-    return replace(message, signature=sign(identity, message.signed_content()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,9 +187,8 @@ class InputProof:
 
     def signed_content(self, context: bytes, active: bytes) -> bytes:
         """What the sender signed, if it masked for these participants."""
-        writer = Writer().raw(_MAGIC).number(_VERSION, 1).number(MaskedInput.KIND, 1)
-        writer.raw(context).text(self.sender).raw(active).raw(self.payload_digest)
-        return writer.finish()
+        writer = head(MaskedInput.KIND, context).text(self.sender)
+        return writer.raw(active).raw(self.payload_digest).finish()
 
 
 @dataclass(frozen=True, kw_only=True)
