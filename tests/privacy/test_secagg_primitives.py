@@ -104,6 +104,7 @@ def test_thresholds_for_a_thousand_clients(gamma: float, t: int) -> None:
     assert choose_neighbourhood(1000, head_count(gamma, 1000), 100).threshold == t
 
 
+@settings(max_examples=50, deadline=None)
 @given(clients=st.integers(2, 99), corrupt=st.floats(0, 0.4), dropped=st.floats(0, 0.4))
 def test_small_cohorts_are_complete_and_safe_from_two_views(
     clients: int, corrupt: float, dropped: float
@@ -127,6 +128,7 @@ def test_impossible_counts_are_refused(counts: tuple[int, int, int]) -> None:
         choose_neighbourhood(*counts)
 
 
+@settings(max_examples=50, deadline=None)
 @given(value=st.integers(0, PRIME - 1), holders=st.integers(1, 12), data=st.data())
 def test_a_secret_comes_back_from_any_threshold_of_shares(
     value: int, holders: int, data: st.DataObject
@@ -148,6 +150,7 @@ def test_a_draw_above_the_prime_is_thrown_away() -> None:
     assert new_secret(lambda size: next(draws)) == b"\x01" * 32
 
 
+@settings(max_examples=50, deadline=None)
 @given(bits=st.integers(8, 64), length=st.integers(1, 70), data=st.data())
 def test_packing_is_dense_and_returns(bits: int, length: int, data: st.DataObject) -> None:
     top = (1 << bits) - 1
@@ -166,7 +169,7 @@ def test_packed_bytes_that_do_not_fit_are_refused() -> None:
         unpack(bytes(4) + b"\xf0", 3, 12)
 
 
-@settings(max_examples=25)
+@settings(max_examples=50, deadline=None)
 @given(bits=st.integers(8, 64), length=st.sampled_from([1, 7, 16384, 32768, 40001]))
 def test_streams_are_the_plain_keystream_whatever_the_tile(bits: int, length: int) -> None:
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -182,6 +185,7 @@ def test_streams_are_the_plain_keystream_whatever_the_tile(bits: int, length: in
     assert not back.any()
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     bits=st.integers(8, 64),
     clients=st.integers(1, 6),
