@@ -47,7 +47,7 @@ test: $(DEV) ## The fast tests, on two processes
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: $(DEV) ## Every test, also the slow ones, and the doctests
-	$(BIN)/python -m pytest -n 2
+	ANABRANCH_EXPLORE=1 $(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest --doctest-modules src/anabranch
 
 doctest: $(DEV) ## The examples in the docstrings

@@ -7,6 +7,7 @@ back; the shared random mask needs none, because it is right on average.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -48,7 +49,8 @@ class _Largest(_Feedback):
 
 
 def _kept(length: int, fraction: float) -> int:
-    return min(length, max(1, round(length * fraction)))
+    """At least ``fraction`` of the coordinates, so that a mask inflates by 1 / fraction at most."""
+    return min(length, max(1, math.ceil(length * fraction - 1e-9)))
 
 
 def _largest(delta: Vector, count: int) -> NDArray[np.intp]:
