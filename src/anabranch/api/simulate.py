@@ -76,7 +76,7 @@ def simulate(
         rounds: number of rounds, or the whole table.
         seed: public seed.
         name: name of the run.
-        runtime: workers and engine; inline by default when nothing else is said.
+        runtime: workers and engine; chosen by the size of the work when nothing is said.
         store: folder of the run store; ``runs`` by default.
         listener: receives every event.
         tables: other tables of the plan (``evaluation``, ``stop``, ``limits``, ``updates`` ...).
@@ -88,13 +88,7 @@ def simulate(
     if not isinstance(federation, Federation):
         federation = Federation.from_arrays(federation, test=test, holdout=holdout)
     if federation.test is None and federation.holdout is None:
-        if not 0 <= test_fraction < 1:
-            raise AnabranchError(
-                "AB-105",
-                f"test_fraction is {test_fraction:g} (wanted: a share >= 0, < 1).",
-                fix="give a share of each client's examples, such as 0.2.",
-            )
-        federation = hold_out(federation, test_fraction, seed)
+        federation = _held_out(federation, test_fraction, seed)
     tables.setdefault("evaluation", EvaluationPlan(on=_measured_on(federation)))
     model_plan, module = _model(model)
     plan = plan_from(
@@ -111,6 +105,16 @@ def simulate(
         }
     )
     return run_plan(plan, federation=federation, module=module, store=store, listener=listener)
+
+
+def _held_out(federation: Federation, fraction: float, seed: int) -> Federation:
+    if not 0 <= fraction < 1:
+        raise AnabranchError(
+            "AB-105",
+            f"test_fraction is {fraction:g} (wanted: a share >= 0, < 1).",
+            fix="give a share of each client's examples, such as 0.2.",
+        )
+    return hold_out(federation, fraction, seed)
 
 
 def _algorithm(given: Algorithm | str | None) -> object:
