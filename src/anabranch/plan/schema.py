@@ -23,6 +23,7 @@ from anabranch.learners.training import LocalTraining
 from anabranch.plan.contract import contract_digest, contract_of, references
 from anabranch.plan.evaluation import EvaluationPlan, Limits, StopPlan
 from anabranch.plan.named import Named, Reference
+from anabranch.plan.privacy import PrivacyPlan
 from anabranch.plan.rounds import ClientsPlan, RoundsPlan
 from anabranch.plan.runtime import RuntimePlan
 from anabranch.updates.clip import Clip
@@ -101,6 +102,8 @@ class Plan(Value):
     """When the run ends early."""
     limits: Limits = Limits()
     """What the run must keep to."""
+    privacy: PrivacyPlan | None = None
+    """What is promised to the people behind the data. Left out, nothing is."""
     runtime: RuntimePlan = RuntimePlan()
     """How it is run here; no part of the contract."""
 

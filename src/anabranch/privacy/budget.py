@@ -1,0 +1,96 @@
+"""A privacy budget as a planned resource: how it is dealt to rounds, and when it will be used up.
+
+A budget is spent in *cost*: for Gaussian releases without sampling the squares of 1 / (noise /
+sensitivity) add up exactly (they are one Gaussian release, Dong, Roth and Su 2022, "Gaussian
+Differential Privacy", corollary 3.3), so a share of the budget is a share of that sum, and the
+noise multiplier of a round is the base noise divided by the square root of its relative share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from anabranch.values import Value
+
+__all__ = ["AdaptiveAllocation", "Allocation", "DecayingAllocation", "UniformAllocation"]
+
+
+class UniformAllocation(Value):
+    """Every round gets the same share of the budget."""
+
+    kind: Literal["uniform"] = "uniform"
+
+    def weight(self, round_: int, rounds: int, progress: Sequence[float] = ()) -> float:
+        """Relative share of the budget of ``round_`` (from 1) of ``rounds``.
+
+        >>> UniformAllocation().weight(3, 10)
+        1.0
+        """
+        return 1.0
+
+
+class DecayingAllocation(Value):
+    """The share changes by one factor a round; above 1, late rounds are less noisy."""
+
+    kind: Literal["decaying"] = "decaying"
+    factor: float = Field(default=1.02, gt=0.5, lt=2, json_schema_extra={"unit": "factor a round"})
+    """Share of a round divided by the share of the round before: above 1 early rounds are noisier,
+    below 1 late ones are."""
+
+    def weight(self, round_: int, rounds: int, progress: Sequence[float] = ()) -> float:
+        """Relative share of the budget of ``round_`` (from 1) of ``rounds``.
+
+        >>> round(DecayingAllocation(factor=1.1).weight(3, 10), 6)
+        1.21
+        """
+        return math.pow(self.factor, round_ - 1)
+
+
+class AdaptiveAllocation(Value):
+    """Rounds get more of the budget once validation stops improving.
+
+    The share starts low and is multiplied by ``boost`` each time when the validation metric, which
+    must itself be public or released through the ledger, has not improved for ``patience``
+    evaluations. What is left is dealt out so that the run never exceeds its budget.
+    """
+
+    kind: Literal["adaptive"] = "adaptive"
+    boost: float = Field(default=1.5, gt=1, le=4, json_schema_extra={"unit": "factor"})
+    """Multiplied on the share when progress stops."""
+    patience: int = Field(default=3, ge=1, json_schema_extra={"unit": "evaluations"})
+    """Evaluations without improvement after which the share is raised."""
+    most: float = Field(
+        default=8.0, ge=1, le=64, json_schema_extra={"unit": "times the first share"}
+    )
+    """Largest share of a round, as a multiple of the first."""
+
+    def weight(self, round_: int, rounds: int, progress: Sequence[float] = ()) -> float:
+        """Relative share of the budget of ``round_``.
+
+        Args:
+            round_: the round, from 1.
+            rounds: rounds of the run.
+            progress: values of the validation metric so far, more is better, in order.
+
+        >>> AdaptiveAllocation(patience=2).weight(5, 10, [0.5, 0.6, 0.6, 0.6])
+        1.5
+        """
+        best, waited, share = -math.inf, 0, 1.0
+        for value in progress:
+            if value > best:
+                best, waited = value, 0
+                continue
+            waited += 1
+            if waited == self.patience:
+                share, waited = min(share * self.boost, self.most), 0
+        return share
+
+
+Allocation: TypeAlias = Annotated[
+    UniformAllocation | DecayingAllocation | AdaptiveAllocation, Field(discriminator="kind")
+]
+"""How a run's budget is dealt to its rounds, told apart by ``kind``."""
