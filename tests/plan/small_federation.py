@@ -117,7 +117,7 @@ def run_package(plan: Plan, cohorts: Sequence[Sequence[int]]) -> Vector:
         fold = Accumulator(FoldPlan(program.sections, capacity=len(data)))
         broadcast = plan.algorithm.broadcast(state)
         for client in cohort:
-            task = Task(TaskKind.TRAIN, number, client, f"c{client}")
+            task = Task(TaskKind.TRAIN, number, client, f"c{client}", number)
             reply = execute(program, task, broadcast, memories[client], data[client])
             fold.add(program.pipeline.decode_one(reply.update), task.name)
             memories[client] = reply.memory

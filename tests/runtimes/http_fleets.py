@@ -66,11 +66,14 @@ class Deployed:
     def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
         return self.http.poll(timeout)
 
-    def abandon(self) -> Sequence[Outcome]:
-        return self.http.abandon()
+    def abandon(self, task: str | None = None) -> Sequence[Outcome]:
+        return self.http.abandon(task)
 
-    def settle(self, fates: Mapping[int, Fate]) -> None:
-        self.http.settle(fates)
+    def settle(self, task: str, fates: Mapping[int, Fate]) -> None:
+        self.http.settle(task, fates)
+
+    def now(self) -> float:
+        return self.http.now()
 
     def close(self) -> None:
         self.http.close()

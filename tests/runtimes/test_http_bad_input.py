@@ -56,7 +56,7 @@ def work(clients: tuple[int, ...] = (0, 1)) -> Work:
 
 
 def answer(asked: Work, client: int) -> bytes:
-    task = Task(asked.kind, asked.round, client, f"client-{client}")
+    task = Task(asked.kind, asked.round, client, f"client-{client}", asked.round)
     data = FLEET.federation.train.of(client)
     reply = execute(FLEET.program, task, asked.broadcast, None, data)
     return pack(reply.update, asked.fold.sections)
@@ -188,7 +188,7 @@ def test_fates_are_told_until_heard_and_do_not_pile_up(
         runtime.submit(work())
         heard.append(offered(http, "client-0"))
         runtime.abandon()
-        runtime.settle({0: Fate.TOO_LATE, 1: Fate.TOO_LATE})
+        runtime.settle("", {0: Fate.TOO_LATE, 1: Fate.TOO_LATE})
     assert runtime.unheard == QUICK.remembered  # client 1 never heard of its tasks
     for _ in range(2):
         told = http.get("/tasks", params={"client": "client-0", "wait": "0"}).json()["fates"]
@@ -204,7 +204,7 @@ def test_fates_wait_for_the_commit(runtime: HttpRuntime, http: httpx.Client) -> 
     runtime.submit(work((0,)))
     task = offered(http, "client-0")
     runtime.abandon()
-    runtime.settle({0: Fate.MERGED})
+    runtime.settle("", {0: Fate.MERGED})
     query = {"client": "client-0", "wait": "0"}
     assert http.get("/tasks", params=query).json()["fates"] == []
     states.sync()

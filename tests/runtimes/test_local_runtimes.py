@@ -61,7 +61,8 @@ def test_a_worker_whose_coordinator_was_killed_ends_in_silence(when: str) -> Non
     if when == "waiting":
         ours.close()
     else:
-        ours.send(SimpleNamespace(fold=SimpleNamespace(sections=SimpleNamespace(size=0))))
+        fold = SimpleNamespace(sections=SimpleNamespace(size=0))
+        ours.send(SimpleNamespace(work=SimpleNamespace(fold=fold)))
     broadcast, buffer = SharedArray(0, np.float32), SharedArray(0, np.float64)
     _work_loop(
         lambda: cast(Simulant, Busy()), theirs, broadcast, Sections(()), buffer, os.getppid()

@@ -64,7 +64,7 @@ def _train(
     context = EncodeContext(
         task.name,
         task.round,
-        generator(program.seed, "encode", task.round, task.name),
+        generator(program.seed, "encode", task.draw, task.name),
         prepared={},
         max_bytes=program.pipeline.max_bytes,
     )
@@ -84,10 +84,10 @@ def _job(
         training=training,
         learning_rate=training.learning_rate * training.schedule.factor(task.round, program.rounds),
         correction=program.algorithm.client_correction(broadcast, kept),
-        batches=generator(program.seed, "batches", task.round, task.name)
+        batches=generator(program.seed, "batches", task.draw, task.name)
         if training.shuffle
         else None,
-        draws=derived_seed(program.seed, "draws", task.round, task.name),
+        draws=derived_seed(program.seed, "draws", task.draw, task.name),
         client=task.name,
     )
 

@@ -16,16 +16,24 @@ class TaskKind(StrEnum):
     TRAIN = "train"  # local training; the reply is an update of the algorithm's sections
     EVALUATE = "evaluate"  # metric sums of the model on the client's test examples
     HOLDOUT = "holdout"  # metric sums on one shard of the coordinator's own hold-out examples
+    EXCHANGE = "exchange"  # one message of an interactive stage; the reply is a letter
 
 
 class Fate(StrEnum):
     """What became of a client's part in a round."""
 
     MERGED = "merged"
+    MERGED_LATE = "merged late"  # into a later model version, by the staleness rule
     REFUSED = "refused"  # the update was not acceptable; the detail says why
     FAILED = "failed"  # an exception at the client: class and text
     LOST = "lost"  # the client or its worker disappeared
     TOO_LATE = "too late"  # no answer before the deadline
+    DECLINED = "declined"  # the client's own policy says no
+
+    @property
+    def counts(self) -> bool:
+        """Whether the update is part of the model, so that the client's memory is promoted."""
+        return self in (Fate.MERGED, Fate.MERGED_LATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +45,16 @@ class Task:
         round: the model version being made (train) or evaluated.
         client: number of the client in the fleet (or of the shard, for a hold-out task).
         name: the client's identifier; generators derive from it.
+        draw: the other number from which generators derive; the round in synchronous runs.
+        task: names the piece of work; empty where nothing outlives the call.
     """
 
     kind: TaskKind
     round: int
     client: int
     name: str
+    draw: int
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)

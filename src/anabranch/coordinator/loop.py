@@ -130,7 +130,7 @@ class Coordinator:
             needed=rounds.needed(clients),
             door=self.door,
         )
-        self.runtime.settle(aggregated.fates)
+        self.runtime.settle(collected.work.task, aggregated.fates)
         return aggregated
 
     def _evaluate(self, number: int, server: ServerState) -> Evaluation:

@@ -9,12 +9,12 @@ processes, phones or another framework's fleet does not show here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from anabranch.aggregation.fold import FoldPlan
 from anabranch.algorithms.base import Broadcast
-from anabranch.client.task import Fate, TaskKind
+from anabranch.client.task import Fate, Task, TaskKind
 from anabranch.updates.total import Finest, Total
 
 if TYPE_CHECKING:  # the store needs its database; runtimes do not
@@ -43,6 +43,11 @@ class Work:
         broadcast: vectors that every one of them receives.
         fold: sections and capacity of the sum.
         finest: TOTAL lets the runtime fold (`Partial`); INDIVIDUALS asks for every `Payload`.
+        task: 32 hexadecimal digits that name this piece of work in the run; (task, client) is one
+            client's task. Empty where nothing outlives the call, such as in a test.
+        draw: number from which the public generators of these tasks derive: unique for each piece
+            of training work of a run, equal to ``round`` in synchronous ones; 0 means the round.
+        letters: bytes for single clients, each for its addressee alone (interactive stages).
     """
 
     kind: TaskKind
@@ -51,6 +56,13 @@ class Work:
     broadcast: Broadcast
     fold: FoldPlan
     finest: Finest = Finest.TOTAL
+    task: str = ""
+    draw: int = 0
+    letters: Mapping[int, bytes] = field(default_factory=dict)
+
+    def task_of(self, client: int, name: str) -> Task:
+        """What ``client``, called ``name``, is asked."""
+        return Task(self.kind, self.round, client, name, self.draw or self.round, self.task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,7 @@ class Outcome:
         detail: error code and text, or empty; never values of the data.
         seconds: time the client worked.
         bytes_up: bytes of its answer.
+        task: name of the piece of work.
     """
 
     client: int
@@ -70,6 +83,7 @@ class Outcome:
     detail: str = ""
     seconds: float = 0.0
     bytes_up: int = 0
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,7 @@ class Payload:
 
     client: int
     content: bytes
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +101,7 @@ class Partial:
 
     total: Total
     clients: tuple[int, ...]
+    task: str = ""
 
 
 RuntimeEvent: TypeAlias = Outcome | Payload | Partial
@@ -102,12 +118,16 @@ class Runtime(Protocol):
         """What happened since the last call; waits at most ``timeout`` seconds for something."""
         ...
 
-    def abandon(self) -> Sequence[Outcome]:
-        """Give up every open task; one TOO_LATE outcome for each client still asked."""
+    def abandon(self, task: str | None = None) -> Sequence[Outcome]:
+        """Give up one piece of work, or all: a TOO_LATE outcome for each client still asked."""
         ...
 
-    def settle(self, fates: Mapping[int, Fate]) -> None:
-        """Tell clients the fate of their training tasks: MERGED promotes pending memory."""
+    def settle(self, task: str, fates: Mapping[int, Fate]) -> None:
+        """Tell clients the fate of a training task: what was merged promotes pending memory."""
+        ...
+
+    def now(self) -> float:
+        """The runtime's clock in seconds: monotonic, and virtual where devices are simulated."""
         ...
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from anabranch.algorithms.base import Algorithm
 from anabranch.client.execute import execute
 from anabranch.client.program import ClientProgram
 from anabranch.client.states import SlotFile, SlotMap
-from anabranch.client.task import Task, TaskKind
+from anabranch.client.task import TaskKind
 from anabranch.coordinator.collect import Collected, collect
 from anabranch.coordinator.policies import Synchronous
 from anabranch.coordinator.runtime import Fate, Runtime, Work
@@ -135,7 +135,7 @@ class RuntimeContract:
         sums = Accumulator(work.fold)
         for client in work.clients:
             name = simulant.federation.names[client]
-            task = Task(work.kind, work.round, client, name)
+            task = work.task_of(client, name)
             data = simulant.federation.train.of(client)
             sums.add(execute(simulant.program, task, work.broadcast, None, data).update, name)
         return sums.total()
@@ -189,9 +189,10 @@ class RuntimeContract:
         with SlotFile(tmp_path / "slots", CLIENTS, length) as slots:
             fleet = replace(fleet, states=slots.map.path)
             with self.opened(fleet, slots) as runtime:
-                self.ask(runtime, self.work(simulant))
+                work = self.work(simulant)
+                self.ask(runtime, work)
                 fates = dict.fromkeys(range(CLIENTS), Fate.MERGED) | {3: Fate.TOO_LATE}
-                runtime.settle(fates)
+                runtime.settle(work.task, fates)
                 memories = [self.memory(runtime, slots, client) for client in range(CLIENTS)]
                 kept = [memory is not None for memory in memories]
                 assert kept == [True, True, True, False, True]

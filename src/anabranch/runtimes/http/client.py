@@ -239,7 +239,7 @@ class _Client:
         self.line.upload(offer, pack(reply.update, sections))
 
     def _executed(self, offer: TaskOffer, broadcast: Broadcast) -> Reply:
-        task = Task(offer.kind, offer.round, 0, self.name)
+        task = Task(offer.kind, offer.round, 0, self.name, offer.round, offer.task)
         data, memory = self.data.asked(offer.kind), self.memory.read()
         with np.errstate(over="ignore", invalid="ignore"):  # the fold names such updates
             return execute(self.program, task, broadcast, memory, data)

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 import uvicorn
@@ -109,12 +110,15 @@ class HttpRuntime:
             raise RuntimeError("the HTTP server has ended")
         return self._desk.events(_PATIENCE if timeout is None else min(timeout, _PATIENCE))
 
-    def abandon(self) -> Sequence[Outcome]:
-        own = self._own.abandon() if self._own is not None else ()
+    def abandon(self, task: str | None = None) -> Sequence[Outcome]:
+        own = self._own.abandon(task) if self._own is not None else ()
         self._own_open = False
         return (*own, *self._desk.abandon())
 
-    def settle(self, fates: Mapping[int, Fate]) -> None:
+    def now(self) -> float:
+        return time.monotonic()
+
+    def settle(self, task: str, fates: Mapping[int, Fate]) -> None:
         """Clients hear of their fate with their next contact, at the earliest after the commit."""
         self._desk.settle(fates, hold=self._hold)
 

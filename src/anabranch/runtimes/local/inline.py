@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 from anabranch.client.states import SlotFile
@@ -34,18 +35,21 @@ class InlineRuntime:
         with one_thread():
             for work in self._open:
                 slots = self._memories.slots(work.kind, work.clients)
-                share = Share(work.kind, work.round, work.fold, work.finest, work.clients, slots)
+                share = Share.of(work, work.clients, slots)
                 events += self._simulant.run(share, work.broadcast)
         self._open.clear()
         return events
 
-    def abandon(self) -> Sequence[Outcome]:
-        late = [Outcome(c, Fate.TOO_LATE) for work in self._open for c in work.clients]
-        self._open.clear()
-        return late
+    def abandon(self, task: str | None = None) -> Sequence[Outcome]:
+        given_up = [work for work in self._open if task in (None, work.task)]
+        self._open = [work for work in self._open if task not in (None, work.task)]
+        return [Outcome(c, Fate.TOO_LATE, task=w.task) for w in given_up for c in w.clients]
 
-    def settle(self, fates: Mapping[int, Fate]) -> None:
+    def settle(self, task: str, fates: Mapping[int, Fate]) -> None:
         self._memories.settle(fates)
+
+    def now(self) -> float:
+        return time.monotonic()
 
     def close(self) -> None:
         self._open.clear()

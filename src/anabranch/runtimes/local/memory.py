@@ -38,7 +38,7 @@ class ClientMemories:
         if self._slots is None:
             return
         for client, fate in fates.items():
-            if fate is Fate.MERGED:
+            if fate.counts:
                 self._slots.promote(client)
             else:
                 self._slots.discard(client)

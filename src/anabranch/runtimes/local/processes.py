@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def _work_loop(
             return
         if share is None:
             return
-        target = buffer.array[: share.fold.sections.size]
+        target = buffer.array[: share.work.fold.sections.size]
         events = simulant.run(share, views, target, alive)
         plain = tuple(e for e in events if not isinstance(e, Partial))
         merged = next((e.clients for e in events if isinstance(e, Partial)), ())
@@ -183,8 +184,7 @@ class ProcessRuntime:
         for worker, hand in zip(self._workers, hands, strict=True):
             if hand:
                 slots = self._memories.slots(work.kind, hand)
-                share = Share(work.kind, work.round, work.fold, work.finest, tuple(hand), slots)
-                worker.share, worker.attempts = share, 0
+                worker.share, worker.attempts = Share.of(work, hand, slots), 0
                 self._send(worker)
 
     def _send_down(self, broadcast: Broadcast) -> None:
@@ -219,10 +219,11 @@ class ProcessRuntime:
         share, worker.share = worker.share, None
         assert share is not None
         events: list[RuntimeEvent] = list(answer.events)
-        if share.finest is not Finest.INDIVIDUALS:
-            sums = Accumulator(share.fold, worker.buffer.array[: share.fold.sections.size])
+        work = share.work
+        if work.finest is not Finest.INDIVIDUALS:
+            sums = Accumulator(work.fold, worker.buffer.array[: work.fold.sections.size])
             sums.contributors = answer.contributors
-            events.append(Partial(sums.total(copy=False), answer.merged))
+            events.append(Partial(sums.total(copy=False), answer.merged, work.task))
         return events
 
     def _replace(self, worker: _Worker) -> Sequence[RuntimeEvent]:
@@ -238,20 +239,25 @@ class ProcessRuntime:
             return []
         worker.share = None
         reason = f"its worker process died {worker.attempts} times"
-        return [Outcome(client, Fate.LOST, reason) for client in share.clients]
+        work = share.work
+        return [Outcome(client, Fate.LOST, reason, task=work.task) for client in work.clients]
 
-    def abandon(self) -> Sequence[Outcome]:
+    def abandon(self, task: str | None = None) -> Sequence[Outcome]:
         late: list[Outcome] = []
         for worker in self._workers:
-            if worker.share is not None:
-                late += [Outcome(c, Fate.TOO_LATE) for c in worker.share.clients]
+            if worker.share is not None and task in (None, worker.share.work.task):
+                work = worker.share.work
+                late += [Outcome(c, Fate.TOO_LATE, task=work.task) for c in work.clients]
                 worker.share = None
                 worker.process.kill()
                 self._replace(worker)
         return late
 
-    def settle(self, fates: Mapping[int, Fate]) -> None:
+    def settle(self, task: str, fates: Mapping[int, Fate]) -> None:
         self._memories.settle(fates)
+
+    def now(self) -> float:
+        return time.monotonic()
 
     def close(self) -> None:
         for worker in self._workers:

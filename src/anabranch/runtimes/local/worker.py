@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from anabranch.aggregation.fold import Accumulator, FoldPlan
+from anabranch.aggregation.fold import Accumulator
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.execute import execute
 from anabranch.client.program import ClientProgram
-from anabranch.client.task import Task, TaskKind
-from anabranch.coordinator.runtime import Fate, Outcome, Partial, Payload, RuntimeEvent
+from anabranch.client.task import TaskKind
+from anabranch.coordinator.runtime import Fate, Outcome, Partial, Payload, RuntimeEvent, Work
 from anabranch.data.federation import Examples, Federation
 from anabranch.errors import AnabranchError
 from anabranch.updates.packed import REFUSED
@@ -41,17 +41,17 @@ class Share:
     """The clients of one piece of work that one worker does.
 
     Attributes:
-        kind, round, fold, finest: as in the work.
-        clients: numbers, in the order to be done.
+        work: without its broadcast, which travels apart; its clients in the order to be done.
         slots: for each client the slot to read and the slot to write, when clients keep memory.
     """
 
-    kind: TaskKind
-    round: int
-    fold: FoldPlan
-    finest: Finest
-    clients: tuple[int, ...]
+    work: Work
     slots: Mapping[int, tuple[int, int]]
+
+    @classmethod
+    def of(cls, work: Work, clients: Sequence[int], slots: Mapping[int, tuple[int, int]]) -> Share:
+        """The part of ``work`` that these clients do."""
+        return cls(replace(work, clients=tuple(clients), broadcast={}), slots)
 
 
 def holdout_shards(federation: Federation) -> int:
@@ -85,21 +85,22 @@ class Simulant:
 
         ``alive`` is asked between clients: a worker whose coordinator has gone stops.
         """
-        accumulator = Accumulator(share.fold, buffer)
+        work = share.work
+        accumulator = Accumulator(work.fold, buffer)
         accumulator.reset()
         events: list[RuntimeEvent] = []
         merged: list[int] = []
         with np.errstate(over="ignore", invalid="ignore"):  # the fold names such updates
-            for client in share.clients:
+            for client in work.clients:
                 if not alive():
                     break
                 event = self._one(share, client, broadcast, accumulator, events)
                 events.append(event)
                 if event.fate is Fate.MERGED:
                     merged.append(client)
-        if share.finest is not Finest.INDIVIDUALS:
+        if work.finest is not Finest.INDIVIDUALS:
             total = accumulator.total(copy=buffer is None)
-            events.append(Partial(total, tuple(merged)))
+            events.append(Partial(total, tuple(merged), work.task))
         return events
 
     def _one(
@@ -111,34 +112,36 @@ class Simulant:
         events: list[RuntimeEvent],
     ) -> Outcome:
         started = time.perf_counter()
-        name = self.federation.names[client] if share.kind is not TaskKind.HOLDOUT else "holdout"
-        task = Task(share.kind, share.round, client, name)
+        work = share.work
+        name = self.federation.names[client] if work.kind is not TaskKind.HOLDOUT else "holdout"
+        task = work.task_of(client, name)
         read, write = share.slots.get(client, (-1, -1))
         memory = self.memory.read(client, read) if self.memory and read >= 0 else None
         try:
-            reply = execute(self.program, task, broadcast, memory, self._data(share, client))
+            reply = execute(self.program, task, broadcast, memory, self._data(work.kind, client))
             # Pending memory first: if the disk refuses it, nothing has been folded yet.
             if reply.memory is not None and self.memory is not None:
                 self.memory.write(client, write, reply.memory)
-            if share.finest is Finest.INDIVIDUALS:
-                events.append(Payload(client, pack(reply.update, share.fold.sections)))
+            if work.finest is Finest.INDIVIDUALS:
+                events.append(Payload(client, pack(reply.update, work.fold.sections), work.task))
             else:
                 accumulator.add(self.program.pipeline.decode_one(reply.update), name)
         except AnabranchError as error:
             refused = error.code in ("AB-501", "AB-502", "AB-503") or error.code in REFUSED
             fate = Fate.REFUSED if refused else Fate.FAILED
-            return Outcome(client, fate, str(error), time.perf_counter() - started)
+            return Outcome(client, fate, str(error), time.perf_counter() - started, task=work.task)
         except Exception as error:
             # A user's module may raise anything; the run names it and goes on without the client.
             detail = f"{type(error).__name__}: {error}"
-            return Outcome(client, Fate.FAILED, detail, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            return Outcome(client, Fate.FAILED, detail, seconds, task=work.task)
         seconds = time.perf_counter() - started
-        return Outcome(client, Fate.MERGED, "", seconds, reply.update.nbytes)
+        return Outcome(client, Fate.MERGED, "", seconds, reply.update.nbytes, work.task)
 
-    def _data(self, share: Share, client: int) -> Examples:
-        if share.kind is TaskKind.TRAIN:
+    def _data(self, kind: TaskKind, client: int) -> Examples:
+        if kind is TaskKind.TRAIN:
             return self.federation.train.of(client)
-        if share.kind is TaskKind.EVALUATE:
+        if kind is TaskKind.EVALUATE:
             test = self.federation.test
             return (test if test is not None else self.federation.train).of(client)
         held = self.federation.holdout
