@@ -85,7 +85,9 @@ def in_place_points(what: str) -> tuple[str, ...]:
     )
 
 
-def write_durably(path: Path, data: bytes, what: str, faults: Faults = no_faults) -> None:
+def write_durably(
+    path: Path, data: bytes, what: str, faults: Faults = no_faults, *, mode: int = 0o666
+) -> None:
     """Make ``path`` hold ``data``, atomically and durably.
 
     Args:
@@ -93,13 +95,14 @@ def write_durably(path: Path, data: bytes, what: str, faults: Faults = no_faults
         data: the whole content.
         what: prefix of the fault points (see `file_points`).
         faults: told about every step.
+        mode: permissions of the file, before the umask; 0o600 for secrets.
 
     Raises:
         OSError: from the operating system; the temporary file is removed, ``path`` is untouched.
     """
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}")
     try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         try:
             write_in_place(descriptor, data, 0, what, faults)
             faults.reach(f"{what}.sync.before")
