@@ -53,8 +53,8 @@ _ID: Final = r"^[0-9a-f]{16}$"
 class Token(Value):
     """What a new client is given, over a channel that its operator trusts."""
 
-    url: str = Field(min_length=1, max_length=2000)
-    """Address of the coordinator."""
+    url: str = Field(default="", max_length=2000)
+    """Address of the coordinator; empty when the client is told otherwise."""
     coordinator: str = Field(pattern=_FINGERPRINT)
     """Fingerprint of the coordinator's key; the client pins it."""
     secret: str = Field(pattern=r"^[0-9a-f]{32}$", repr=False)
