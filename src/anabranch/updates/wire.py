@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
 
 from anabranch.errors import AnabranchError
+from anabranch.updates.container import Buffer, joined, parts_of, read_views
 from anabranch.updates.packed import Packed
-from anabranch.updates.sections import Sections, Update
+from anabranch.updates.sections import Sections, Statistics, Update, Vector
 
-__all__ = ["pack", "unpack"]
+__all__ = ["pack", "packed_parts", "unpack"]
 
 
 def pack(update: Update, sections: Sections) -> bytes:
     """Serialise exactly the declared sections; vectors as float32, the rest as float64, and what
     a codec has packed as its bytes.
+
+    Raises:
+        KeyError: a declared section is missing.
+    """
+    return joined(packed_parts(update, sections))
+
+
+def packed_parts(update: Update, sections: Sections) -> tuple[Buffer, ...]:
+    """The same bytes as `pack`, in parts that are views of the update's arrays.
 
     Raises:
         KeyError: a declared section is missing.
@@ -30,12 +41,13 @@ def pack(update: Update, sections: Sections) -> bytes:
         )
     for section in sections.scalars:
         tensors[section.name] = np.array([update.scalars[section.name]], np.float64)
-    return save(tensors)
+    return parts_of(tensors)
 
 
-def unpack(payload: bytes, sections: Sections, client: str) -> Update:
+def unpack(payload: Buffer, sections: Sections, client: str) -> Update:
     """The inverse of `pack`, with every name, length and type checked.
 
+    The arrays are read-only views of ``payload``, which may be a file that is mapped into memory.
     A packed section keeps its bytes, with the declared length beside them; `Pipeline.decode_one`
     checks and decodes it.
 
@@ -43,8 +55,9 @@ def unpack(payload: bytes, sections: Sections, client: str) -> Update:
         AnabranchError: AB-501 when the payload is not an update of these sections.
     """
     try:
-        tensors = load(payload)
-    except Exception as error:  # the container library has no public base class for its errors
+        # Every type is checked at the end, against the declared sections.
+        tensors = cast(dict[str, Vector | Statistics], read_views(payload))
+    except ValueError as error:
         raise AnabranchError(
             "AB-501",
             f"client {client!r} sent bytes that are not an update ({type(error).__name__}).",
