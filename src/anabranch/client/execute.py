@@ -89,6 +89,7 @@ def _job(
         else None,
         draws=derived_seed(program.seed, "draws", task.draw, task.name),
         client=task.name,
+        fraction=task.fraction,
     )
 
 

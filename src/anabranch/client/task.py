@@ -47,6 +47,7 @@ class Task:
         name: the client's identifier; generators derive from it.
         draw: the other number from which generators derive; the round in synchronous runs.
         task: names the piece of work; empty where nothing outlives the call.
+        fraction: share of the planned local steps that is asked.
     """
 
     kind: TaskKind
@@ -55,6 +56,7 @@ class Task:
     name: str
     draw: int
     task: str = ""
+    fraction: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

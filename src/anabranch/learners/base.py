@@ -6,6 +6,7 @@ contract suite `anabranch.testing.LearnerContract` says what every learner must 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,7 +20,15 @@ from anabranch.learners.training import SGD, LocalTraining
 from anabranch.updates.layout import Layout
 from anabranch.updates.sections import Vector
 
-__all__ = ["Learner", "LocalResult", "TrainingJob", "batch_orders", "gradient_coefficient"]
+__all__ = [
+    "Learner",
+    "LocalResult",
+    "TrainingJob",
+    "batch_orders",
+    "capped_steps",
+    "gradient_coefficient",
+    "planned_steps",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,7 @@ class TrainingJob:
         batches: public generator for the order of examples; None when they are not shuffled.
         draws: seed of the learner's own random operations (dropout), from (seed, round, client).
         client: identifier, for messages.
+        fraction: share of the planned steps that is trained, above 0 and at most 1.
     """
 
     training: LocalTraining
@@ -41,6 +51,7 @@ class TrainingJob:
     batches: np.random.Generator | None
     draws: int
     client: str
+    fraction: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +102,15 @@ def batch_orders(examples: int, job: TrainingJob) -> Iterator[NDArray[np.int64] 
     """The index sets of the batches of one round, in order; equal for every learner.
 
     Without shuffling the batches are slices in the data's order. With ``steps`` the batches go
-    round the data, each pass in a new order; with ``epochs`` there are that many passes.
+    round the data, each pass in a new order; with ``epochs`` there are that many passes. A job of
+    less work takes the first batches of the whole job, so that what was trained is a prefix of it.
     """
     training = job.training
     size = training.batch_size or examples
     passes = training.epochs if training.epochs is not None else -1
     left = training.steps if training.steps is not None else -1
+    if job.fraction < 1:
+        left = capped_steps(planned_steps(training, examples), job.fraction)
     while passes != 0 and examples > 0:
         draw = job.batches if training.shuffle else None
         order = draw.permutation(examples) if draw is not None else None
@@ -107,6 +121,28 @@ def batch_orders(examples: int, job: TrainingJob) -> Iterator[NDArray[np.int64] 
             yield slice(start, stop) if order is None else order[start:stop]
             left -= 1
         passes -= 1
+
+
+def planned_steps(training: LocalTraining, examples: int) -> int:
+    """Optimizer steps of the whole work on so many examples.
+
+    >>> planned_steps(LocalTraining(epochs=2, batch_size=32), 70)
+    6
+    """
+    if training.steps is not None:
+        return training.steps
+    size = training.batch_size or max(examples, 1)
+    return (training.epochs or 1) * -(-examples // size)
+
+
+def capped_steps(planned: int, fraction: float) -> int:
+    """Steps of a fraction of the work: rounded down, at least one.
+
+    >>> capped_steps(10, 0.25), capped_steps(10, 0.01), capped_steps(10, 1.0)
+    (2, 1, 10)
+    """
+    # The slack keeps 0.3 * 10 = 2.9999999999999996 from becoming 2.
+    return max(1, math.floor(planned * fraction + 1e-9))
 
 
 def gradient_coefficient(training: LocalTraining, rate: float, steps: int, pull: float) -> float:

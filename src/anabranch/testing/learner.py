@@ -107,6 +107,20 @@ class LearnerContract:
         assert result.step_size_sum == pytest.approx(steps * 0.05)
         assert np.isfinite(result.loss_sum)
 
+    @pytest.mark.parametrize(
+        ("fraction", "steps"), [(1.0, 6), (0.99, 5), (0.5, 3), (0.34, 2), (1e-6, 1)]
+    )
+    def test_a_fraction_of_the_work_is_its_first_steps(self, fraction: float, steps: int) -> None:
+        whole = LocalTraining(batch_size=8, epochs=2)  # two passes of three batches
+        first = LocalTraining(batch_size=8, steps=steps)
+        learner, data = self.learner(), self.examples(20)
+        job = replace(training_job(whole), fraction=fraction)
+        _, part = self._trained(learner, data, job)
+        _, same = self._trained(learner, data, training_job(first))
+        assert (part.steps, part.examples_seen) == (steps, same.examples_seen)
+        assert part.step_size_sum == pytest.approx(steps * 0.05)
+        np.testing.assert_array_equal(part.end, same.end)
+
     def test_results_do_not_depend_on_what_was_trained_before(self) -> None:
         # Different sizes, so that every client meets buffers that another one filled.
         sizes = {"a": 20, "b": 7, "c": 33, "d": 1}
