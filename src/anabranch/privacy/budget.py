@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from anabranch.values import Value
 
-__all__ = ["AdaptiveAllocation", "Allocation", "DecayingAllocation", "UniformAllocation"]
+__all__ = [
+    "AdaptiveAllocation",
+    "Allocation",
+    "DecayingAllocation",
+    "ParticipationLimit",
+    "UniformAllocation",
+]
 
 
 class UniformAllocation(Value):
@@ -94,3 +101,26 @@ Allocation: TypeAlias = Annotated[
     UniformAllocation | DecayingAllocation | AdaptiveAllocation, Field(discriminator="kind")
 ]
 """How a run's budget is dealt to its rounds, told apart by ``kind``."""
+
+
+@dataclass(frozen=True)
+class ParticipationLimit:
+    """How often, and how soon again, one unit may take part.
+
+    Attributes:
+        most: rounds over the whole run.
+        separation: least difference between the numbers of two of its rounds.
+    """
+
+    most: int
+    separation: int = 1
+
+    def allows(self, rounds: Sequence[int], round_: int) -> bool:
+        """Whether a unit that took part in ``rounds`` may take part in ``round_`` as well.
+
+        >>> limit = ParticipationLimit(most=2, separation=5)
+        >>> limit.allows([1], 5), limit.allows([1], 6), limit.allows([1, 6], 11)
+        (False, True, False)
+        """
+        near = any(abs(round_ - other) < self.separation for other in rounds)
+        return len(rounds) < self.most and not near

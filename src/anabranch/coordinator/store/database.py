@@ -7,7 +7,7 @@ and readers never wait (see ``docs/decisions``). What is special to SQLite stand
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -18,16 +18,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from anabranch.coordinator.store import migrations, reads, tables
 from anabranch.coordinator.store.points import Purpose
-from anabranch.disk import INTACT, Faults, disk_problem, full_disk
-from anabranch.errors import AnabranchError
+from anabranch.coordinator.store.problems import PATIENCE_MS, database_problem
+from anabranch.disk import Faults, disk_problem
 
 __all__ = ["Database"]
 
-_PATIENCE_MS: Final = 10_000
 _WRITES: Final = "anabranch_writes"
-_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_DENIED: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
 class Database:
@@ -92,7 +88,7 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            raise _problem(error, self._path, doing) from error
+            raise database_problem(error.orig, self._path, doing, str(error)) from error
         except OSError as error:
             raise disk_problem(error, self._path, doing) from error
 
@@ -108,7 +104,7 @@ def _on_connect(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
     # The driver must not begin transactions by itself: _on_begin does, of the right kind.
     connection.isolation_level = None
     for pragma in (
-        f"busy_timeout={_PATIENCE_MS}",
+        f"busy_timeout={PATIENCE_MS}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
@@ -119,50 +115,3 @@ def _on_connect(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
 def _on_begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _problem(error: DBAPIError, path: Path, doing: str) -> AnabranchError:
-    code = getattr(error.orig, "sqlite_errorcode", -1) & 0xFF
-    words = str(error.orig)
-    if code == sqlite3.SQLITE_FULL:
-        return full_disk(path, doing)
-    known: list[tuple[tuple[int, ...], Callable[[], AnabranchError]]] = [
-        (_DENIED, lambda: _denied(path, doing, words)),
-        (_DAMAGED, lambda: _damaged(path, words)),
-        (_BUSY, lambda: _busy(path, doing)),
-    ]
-    for codes, make in known:
-        if code in codes:
-            return make()
-    return AnabranchError(
-        "AB-613",
-        f"{doing} failed: the database {path} reported an error ({words}).",
-        fix="check the disk, then resume the run.",
-        kept=INTACT,
-    )
-
-
-def _denied(path: Path, doing: str, words: str) -> AnabranchError:
-    return AnabranchError(
-        "AB-603",
-        f"{doing} is not allowed: {path} or its folder cannot be written ({words}).",
-        fix="give the user write permission, or choose another folder for the store.",
-        kept=INTACT,
-    )
-
-
-def _damaged(path: Path, words: str) -> AnabranchError:
-    return AnabranchError(
-        "AB-612",
-        f"{path} is not a store of Anabranch, or it is damaged ({words}).",
-        fix="choose another folder, or restore the store from a backup.",
-    )
-
-
-def _busy(path: Path, doing: str) -> AnabranchError:
-    return AnabranchError(
-        "AB-614",
-        f"{doing} failed: another process has held {path} for {_PATIENCE_MS // 1000} seconds.",
-        fix="end the process that has the database open (often a database browser), then resume.",
-        kept=INTACT,
-    )
