@@ -22,6 +22,7 @@ from anabranch.updates import (
     Codec,
     EncodeContext,
     Half,
+    LowRank,
     Packed,
     RandomMask,
     Section,
@@ -164,6 +165,7 @@ def test_sizes_are_within_one_per_cent_of_the_entropy(coarseness: float) -> None
         (STC(fraction=0.01, feedback=False), 0.5, 0.75, 0.1),
         (Sign(feedback=False), 0.55, 0.85, 1.01),
         (RandomMask(fraction=0.125), 5.5, 8.5, 4.01),
+        (LowRank(rank=16, feedback=False), 0.5, 0.95, 2.1),
         (Half(), 0.0, 1e-6, 16.1),
         (Zstd(), 0.0, 0.0, 32.0),
     ],
@@ -248,7 +250,7 @@ def test_top_k_by_hand() -> None:
     assert ternary.tolist() == [0, -4.5, 0, 0, 4.5, 0, 0, 0]  # of equals the first
 
 
-@pytest.mark.parametrize("codec", [TopK(fraction=0.1), STC(fraction=0.1), Sign()])
+@pytest.mark.parametrize("codec", [TopK(fraction=0.1), STC(fraction=0.1), Sign(), LowRank(rank=1)])
 def test_error_feedback_loses_nothing(codec: Codec) -> None:
     """What was sent and what is kept add up to all updates so far, whatever the codec drops."""
     rng = generator(0, "feedback")

@@ -94,12 +94,13 @@ def program_of(plan: Plan, federation: Federation, module: ModuleFactory | None)
             "the model's initial parameters contain values that are not finite.",
             fix="look at the model's initialisation.",
         )
+    stages = [stage.fitted(learner.layout) for stage in plan.updates.stages]
     return ClientProgram(
         algorithm=plan.algorithm,
         learner=learner,
         training=plan.local,
         weight=plan.weighting,
-        pipeline=compile_stages(plan.updates.stages, plan.updates.max_bytes),
+        pipeline=compile_stages(stages, plan.updates.max_bytes),
         metrics=MetricSet.of(federation.classes, bins=plan.evaluation.bins),
         seed=plan.seed,
         rounds=plan.rounds.count,

@@ -5,6 +5,7 @@ from anabranch.updates.codec import Codec
 from anabranch.updates.codecs import CODECS
 from anabranch.updates.layout import Layout, Parameter, Policy
 from anabranch.updates.lossless import Half, Zstd
+from anabranch.updates.lowrank import LowRank
 from anabranch.updates.norm import squared_norm
 from anabranch.updates.packed import Packed
 from anabranch.updates.quantise import ECQ, QSGD, Ternary
@@ -45,6 +46,7 @@ __all__ = [
     "Half",
     "Kind",
     "Layout",
+    "LowRank",
     "Packed",
     "Parameter",
     "Pipeline",

@@ -6,7 +6,6 @@ exponents then stand side by side, and they are what a general compressor can sh
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,14 +13,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from anabranch.updates.codec import Codec, codec_contract
+from anabranch.updates.halves import halves, read_exponent, whole
 from anabranch.updates.packed import Reader, Writer, inconsistent
 from anabranch.updates.sections import Vector
 from anabranch.updates.stages import EncodeContext, StageContract
 
 __all__ = ["Half", "Zstd"]
-
-_TOP = 15
-"""Largest values are scaled to just below 2^15, inside the range of float16."""
 
 
 class Zstd(Codec):
@@ -44,11 +41,7 @@ class Zstd(Codec):
 
 
 class Half(Codec):
-    """float16 after a common power of two, with shuffled bytes, compressed.
-
-    The scale brings the largest value near 2^15, so that small ones keep their eleven bits down to
-    2^-29 of it.
-    """
+    """float16 after a common power of two, with shuffled bytes, compressed."""
 
     name: ClassVar[str] = "fp16"
     codec: ClassVar[int] = 9
@@ -61,18 +54,12 @@ class Half(Codec):
         return codec_contract(unbiased=False, inflation=1 + 2.0**-10)
 
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
-        largest = float(np.abs(delta).max())
-        exponent = _TOP - math.frexp(largest)[1] if largest else 0
+        exponent, scaled = halves(delta)
         writer.number(exponent, "<i2")
-        scaled = np.ldexp(delta.astype(np.float64), exponent)
-        writer.raw(_shuffled(scaled.astype(np.float16), "<f2", self.level))
+        writer.raw(_shuffled(scaled, "<f2", self.level))
 
     def read(self, reader: Reader, length: int) -> Vector:
-        exponent = reader.integer("<i2")
-        if abs(exponent) > 200:
-            raise inconsistent("its exponent is out of range")
-        halves = _whole(reader, length, "<f2").astype(np.float64)
-        return np.ldexp(halves, -exponent).astype(np.float32)
+        return whole(read_exponent(reader), _whole(reader, length, "<f2"))
 
 
 def _shuffled(values: NDArray[np.generic], dtype: str, level: int) -> bytes:

@@ -21,12 +21,12 @@ from anabranch.updates.sections import Vector
 from anabranch.updates.stages import EncodeContext, StageContract
 from anabranch.updates.symbols import Symbols, read_symbols, write_symbols
 
-__all__ = ["STC", "RandomMask", "Sign", "TopK"]
+__all__ = ["STC", "ErrorFeedback", "RandomMask", "Sign", "TopK"]
 
 _UNBOUNDED = float("inf")
 
 
-class _Feedback(Codec):
+class ErrorFeedback(Codec):
     """A codec that shortens updates, and may keep what it left out."""
 
     feedback: bool = True
@@ -41,7 +41,7 @@ class _Feedback(Codec):
         return codec_contract(unbiased=False, inflation=_UNBOUNDED if self.feedback else 1.0)
 
 
-class _Largest(_Feedback):
+class _Largest(ErrorFeedback):
     """Only the coordinates of largest absolute value are sent."""
 
     fraction: float = Field(default=0.01, gt=0, le=1, json_schema_extra={"unit": "of coordinates"})
@@ -124,7 +124,7 @@ def _checked(symbols: Symbols, low: int, high: int) -> Symbols:
     return symbols
 
 
-class Sign(_Feedback):
+class Sign(ErrorFeedback):
     """One bit a coordinate: its sign, times the mean absolute value of the update.
 
     Bernstein et al., "signSGD" (2018); the scale and the feedback as in Karimireddy et al., "Error

@@ -22,6 +22,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from anabranch.errors import AnabranchError
+from anabranch.updates.layout import Layout
 from anabranch.updates.sections import Section, Sections, Update, Vector
 from anabranch.updates.total import Finest, Total
 from anabranch.values import Value
@@ -96,6 +97,10 @@ class Stage(Value):
     def memory(self, sections: Sections) -> tuple[Section, ...]:
         """Vectors that the client keeps between rounds for this stage (error feedback)."""
         return ()
+
+    def fitted(self, layout: Layout) -> Stage:
+        """The stage as it works on a model of this layout; most work on any."""
+        return self
 
 
 @runtime_checkable
