@@ -191,6 +191,9 @@ class PrivacyPlan(Value):
     """How the noise is made and by whom."""
     allocation: Allocation = UniformAllocation()
     """How the budget is dealt to the rounds."""
+    spares: int = Field(default=0, ge=0, le=1000, json_schema_extra={"unit": "releases"})
+    """Releases beyond the rounds that are paid in advance: a round that was reserved and then lost
+    in a crash counts as released, and repeating it with other updates is one more."""
     evaluation_share: float = Field(
         default=0.0, ge=0, lt=1, json_schema_extra={"unit": "fraction of the budget"}
     )

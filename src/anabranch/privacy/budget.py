@@ -9,7 +9,7 @@ noise multiplier of a round is the base noise divided by the square root of its 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
@@ -22,7 +22,10 @@ __all__ = [
     "Allocation",
     "DecayingAllocation",
     "ParticipationLimit",
+    "Projection",
+    "Shares",
     "UniformAllocation",
+    "projection",
 ]
 
 
@@ -124,3 +127,95 @@ class ParticipationLimit:
         """
         near = any(abs(round_ - other) < self.separation for other in rounds)
         return len(rounds) < self.most and not near
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A budget of plain Gaussian releases, dealt to rounds.
+
+    The budget is a total share S = 1 / z^2, z the noise-to-sensitivity of the one release that all
+    together are. Round t gets s_t, its noise-to-sensitivity is 1 / sqrt(s_t). A unit that takes
+    part in at most k rounds costs at most the k largest shares, so these may add up to S.
+
+    Attributes:
+        total: S.
+        rounds: of the run.
+        participations: k; at most the rounds.
+        allocation: how it is dealt.
+    """
+
+    total: float
+    rounds: int
+    participations: int
+    allocation: Allocation
+
+    def planned(self) -> tuple[float, ...]:
+        """The shares of all rounds, for an allocation that is known beforehand.
+
+        >>> Shares(1.0, 4, 2, UniformAllocation()).planned()
+        (0.5, 0.5, 0.5, 0.5)
+        """
+        weights = [self.allocation.weight(t, self.rounds) for t in range(1, self.rounds + 1)]
+        largest = math.fsum(sorted(weights)[-self.participations :])
+        return tuple(self.total * weight / largest for weight in weights)
+
+    def share(self, round_: int, progress: Sequence[float], spent: Sequence[float]) -> float:
+        """The share of ``round_``, given what earlier rounds spent.
+
+        An adaptive allocation starts at half of the uniform share, so that there is something to
+        raise; it never takes so much that the rounds after it could not have that half as well.
+
+        Args:
+            round_: from 1.
+            progress: validation metric so far, more is better.
+            spent: shares of the rounds before.
+        """
+        if not isinstance(self.allocation, AdaptiveAllocation):
+            return self.planned()[round_ - 1]
+        first = self.total / self.participations / 2
+        wanted = first * self.allocation.weight(round_, self.rounds, progress)
+        later = min(self.participations - 1, self.rounds - round_)
+        before = sorted(spent, reverse=True)[: self.participations - 1]
+        # Any k rounds must fit: the dearest so far with this one, and this one with cheap ones.
+        mixed = sorted([*before, *[first] * later], reverse=True)[: self.participations - 1]
+        return max(0.0, min(wanted, self.total - math.fsum(mixed)))
+
+
+@dataclass(frozen=True)
+class Projection:
+    """When a budget will be used up.
+
+    Attributes:
+        rounds: rounds that the budget still allows at the present noise.
+        epsilon: after the planned rounds.
+        exhausted_at: round after which the next one would exceed the budget; None if that is not
+            within the planned rounds.
+    """
+
+    rounds: int
+    epsilon: float
+    exhausted_at: int | None
+
+
+def projection(
+    epsilon_after: Callable[[int], float], budget: float, done: int, planned: int
+) -> Projection:
+    """How far a budget reaches.
+
+    Args:
+        epsilon_after: epsilon after so many rounds; it never falls.
+        budget: epsilon that may be spent.
+        done: rounds so far.
+        planned: rounds of the whole run.
+
+    >>> projection(lambda rounds: rounds / 10, budget=1.0, done=4, planned=12)
+    Projection(rounds=6, epsilon=1.2, exhausted_at=10)
+    """
+    low, high = done, max(planned, done + 1)
+    while epsilon_after(high) <= budget and high < 1 << 20:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if epsilon_after(middle) <= budget else (low, middle)
+    exhausted = low if low < planned else None
+    return Projection(low - done, epsilon_after(planned), exhausted)
