@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from anabranch.algorithms import FedAdam, FedAvg
 from anabranch.coordinator.limits import check_limits
-from anabranch.coordinator.policies import OpenWork, Synchronous
+from anabranch.coordinator.policies import Buffered, Situation, Synchronous
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
 from anabranch.fleet import select_uniform
@@ -73,19 +73,48 @@ def test_limits_are_measured_and_a_missing_measurement_misses() -> None:
 
 
 def test_the_synchronous_policy_closes_on_all_or_on_the_deadline() -> None:
-    def work(answered: int, merged: int = 3, elapsed: float = 1.0, asked: int = 4) -> OpenWork:
-        return OpenWork(4, asked, answered, merged, elapsed)
+    def seen(fresh: int, merged: int = 3, elapsed: float = 1.0, asked: int = 1) -> Situation:
+        return Situation(asked, fresh, 0, merged, elapsed)
 
-    assert Synchronous().dispatch(work(0, asked=0)) == 4
-    assert Synchronous().dispatch(work(0)) == 0
-    assert not Synchronous().close(work(0, asked=0))
-    assert Synchronous().close(work(4))
-    assert not Synchronous().close(work(3, elapsed=1e9))
-    assert Synchronous(5.0).close(work(3, elapsed=5.0))
-    assert Synchronous(goal=3).close(work(3))
-    assert not Synchronous(goal=3).close(work(3, merged=2))
-    assert Synchronous(5.0).patience(work(3, elapsed=2.0)) == 3.0
-    assert Synchronous().patience(work(3)) is None
+    assert Synchronous(4).dispatch(seen(0, asked=0)) == 4
+    assert Synchronous(4).dispatch(seen(4)) == 0
+    assert not Synchronous(4).close(seen(0, asked=0))
+    assert Synchronous(4).close(seen(0))
+    assert not Synchronous(4).close(seen(1, elapsed=1e9))
+    assert Synchronous(4, 5.0).close(seen(1, elapsed=5.0))
+    assert Synchronous(4, goal=3).close(seen(1))
+    assert not Synchronous(4, goal=3).close(seen(1, merged=2))
+    assert Synchronous(4, 5.0).patience(seen(1, elapsed=2.0)) == 3.0
+    assert Synchronous(4).patience(seen(1)) is None
+
+
+def test_a_synchronous_round_that_nobody_can_join_waits_and_then_closes() -> None:
+    nobody = Situation(0, 0, 0, 0, 10.0)
+    assert not Synchronous(4).close(nobody)
+    assert Synchronous(4).patience(nobody) == 60.0
+    assert Synchronous(4, 12.0).patience(nobody) == 2.0
+    assert Synchronous(4).close(replace(nobody, elapsed=3600.0))
+    assert Synchronous(4, 12.0).close(replace(nobody, elapsed=12.0))
+
+
+def test_only_updates_inside_the_late_window_are_kept() -> None:
+    assert [Synchronous(4).keeps(age) for age in (1, 2)] == [False, False]
+    assert [Synchronous(4, late_window=1).keeps(age) for age in (1, 2)] == [True, False]
+    assert [Buffered(2, 4, 3).keeps(age) for age in (3, 4)] == [True, False]
+
+
+def test_the_buffered_policy_keeps_tasks_open_and_closes_at_a_full_buffer() -> None:
+    policy = Buffered(buffer=2, concurrency=5, max_staleness=3)
+    start = Situation(0, 0, 3, 0, 0.0)
+    assert policy.dispatch(start) == 2
+    assert not policy.close(start)
+    full = Situation(1, 2, 2, 2, 9.0)
+    assert policy.close(full)
+    assert policy.dispatch(replace(full, merged=1)) == 1
+    assert policy.patience(replace(full, fresh=3, merged=1)) is None
+    assert policy.patience(replace(full, merged=1)) == 60.0
+    assert not policy.close(Situation(0, 0, 0, 0, 10.0))
+    assert policy.close(Situation(0, 0, 0, 0, 3600.0))
 
 
 def test_the_run_state_survives_the_store_bit_for_bit() -> None:

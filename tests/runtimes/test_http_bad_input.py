@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from anabranch.algorithms import FedAvg, Scaffold
 from anabranch.client.execute import execute
 from anabranch.client.task import Fate, Task, TaskKind
 from anabranch.coordinator.collect import Collected, collect
-from anabranch.coordinator.policies import Synchronous
 from anabranch.coordinator.runtime import Outcome, Payload, Work
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.http import ClientData, ClientMemory, HttpRuntime, JoinOptions, join
@@ -83,9 +81,9 @@ def code(response: httpx.Response) -> tuple[int, str]:
 
 def collected(runtime: HttpRuntime, asked: Work, seconds: float = 0.0) -> Collected:
     """What the coordinator makes of the answers to work that was submitted before."""
-    outcome = Collected(asked, time.monotonic())
+    outcome = Collected.of(asked, runtime.now())
     for event in [*runtime.poll(seconds), *runtime.abandon()]:
-        outcome.absorb(event, "client-{}".format)
+        outcome.absorb(event, "client-{}".format, runtime.now())
     return outcome
 
 
@@ -112,9 +110,9 @@ def test_garbage_is_refused_and_named(runtime: HttpRuntime, http: httpx.Client) 
     assert put(http, task, "client-0", b"\xff" * 300).status_code == 200  # judged by the fold
     assert put(http, task, "client-1", answer(asked, 1)).status_code == 200
     got = collected(runtime, asked)
-    assert got.outcomes[0].fate is Fate.REFUSED
-    assert "AB-501" in got.outcomes[0].detail
-    assert got.outcomes[1].fate is Fate.MERGED
+    assert got.by_client[0].fate is Fate.REFUSED
+    assert "AB-501" in got.by_client[0].detail
+    assert got.by_client[1].fate is Fate.MERGED
     assert got.contributors == 1
 
 
@@ -130,7 +128,7 @@ def test_an_oversized_upload_is_refused_before_it_is_read(
     chunked = http.put(f"/tasks/{task}/update", params={"client": "client-1"}, content=parts)
     assert code(chunked) == (413, "AB-715")
     got = collected(runtime, asked)
-    assert [got.outcomes[client].fate for client in (0, 1)] == [Fate.REFUSED, Fate.REFUSED]
+    assert [got.by_client[client].fate for client in (0, 1)] == [Fate.REFUSED, Fate.REFUSED]
 
 
 def test_a_wrong_checksum_takes_nothing(runtime: HttpRuntime, http: httpx.Client) -> None:
@@ -170,7 +168,7 @@ def test_a_late_answer_is_dropped(runtime: HttpRuntime, http: httpx.Client) -> N
     got = {}
 
     def coordinate() -> None:
-        got["round"] = collect(asked, runtime, Synchronous(0.4), str)
+        got["round"] = collect(asked, runtime, str, 0.4)
 
     thread = threading.Thread(target=coordinate)
     thread.start()
@@ -217,7 +215,7 @@ def test_fates_wait_for_the_commit(runtime: HttpRuntime, http: httpx.Client) -> 
 def test_without_a_deadline_a_silent_client_is_lost() -> None:
     runtime = server(FedAvg(), replace(QUICK, task_seconds=0.2))
     try:
-        got = collect(work(), runtime, Synchronous(None), str)
+        got = collect(work(), runtime, str)
     finally:
         runtime.close()
     assert {outcome.fate for outcome in got.outcomes.values()} == {Fate.LOST}

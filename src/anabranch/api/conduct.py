@@ -17,11 +17,12 @@ from anabranch.api.prepare import Prepared
 from anabranch.api.run import Run
 from anabranch.api.workers import SpawnedSimulant
 from anabranch.client.states import SlotFile
+from anabranch.coordinator.asking import Asking
 from anabranch.coordinator.evaluation import Evaluator
 from anabranch.coordinator.events import Listener, RunStarted
 from anabranch.coordinator.loop import Coordinator
 from anabranch.coordinator.notes import card_note
-from anabranch.coordinator.policies import Synchronous
+from anabranch.coordinator.policies import Buffered, Policy, Synchronous
 from anabranch.coordinator.record import release_entry
 from anabranch.coordinator.runtime import RemoteRuntime, Runtime
 from anabranch.coordinator.state import RunState
@@ -96,10 +97,9 @@ def conduct(
         else:
             kind = type(_initial(prepared).server)
             state = RunState.from_arrays(latest.round, kind, latest.state)
-        # Simulated clients all answer; live ones are not waited for once the goal is reached.
-        goal = prepared.plan.rounds.wanted(len(prepared.federation)) if remote else None
-        policy = Synchronous(prepared.plan.rounds.deadline, goal)
-        coordinator = _coordinator(prepared, runtime, policy, journal, listener, stopped)
+        policy = _policy(prepared, live=remote is not None)
+        asking = _asking(prepared, run_id)
+        coordinator = _coordinator(prepared, runtime, asking, policy, journal, listener, stopped)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)
         closing = Closing(prepared, session, coordinator, slots, Path(store.path))
@@ -172,10 +172,26 @@ def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
     )
 
 
+def _policy(prepared: Prepared, *, live: bool) -> Policy:
+    """When rounds close: simulated clients all answer; live ones need not once there are enough."""
+    rounds, clients = prepared.plan.rounds, len(prepared.federation)
+    if rounds.asynchronous is not None:
+        table = rounds.asynchronous
+        return Buffered(table.buffer, table.concurrency, table.max_staleness, rounds.deadline)
+    goal = rounds.wanted(clients) if live else None
+    return Synchronous(rounds.asked(clients), rounds.deadline, goal, rounds.late_window)
+
+
+def _asking(prepared: Prepared, run_id: str) -> Asking:
+    clients = len(prepared.federation)
+    return Asking(run_id, prepared.program, clients, prepared.plan.rounds.most(clients))
+
+
 def _coordinator(
     prepared: Prepared,
     runtime: Runtime,
-    policy: Synchronous,
+    asking: Asking,
+    policy: Policy,
     journal: GroupedCommits,
     listener: Listener,
     stopped: Callable[[], bool],
@@ -187,16 +203,18 @@ def _coordinator(
         program=program,
         names=federation.names,
         runtime=runtime,
-        evaluator=_evaluator(prepared, runtime, door),
+        evaluator=_evaluator(prepared, runtime, door, asking.run),
         door=door,
+        asking=asking,
         policy=policy,
+        staleness=plan.rounds.staleness,
         journal=journal,
         tell=listener,
         stopped=stopped,
     )
 
 
-def _evaluator(prepared: Prepared, runtime: Runtime, door: ReleaseDoor) -> Evaluator:
+def _evaluator(prepared: Prepared, runtime: Runtime, door: ReleaseDoor, run: str) -> Evaluator:
     federation, on = prepared.federation, prepared.plan.evaluation.on
     shards = holdout_shards(federation) if on in ("holdout", "both") else 0
     clients: list[int] = []
@@ -214,6 +232,7 @@ def _evaluator(prepared: Prepared, runtime: Runtime, door: ReleaseDoor) -> Evalu
         individuals=len(clients) <= _INDIVIDUAL_LIMIT,
         name=lambda client: names[client] if client < len(names) else str(client),
         deadline=prepared.plan.rounds.deadline,
+        run=run,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from anabranch.algorithms.base import RoundContext, ServerState
 from anabranch.client.program import ClientProgram
-from anabranch.coordinator.collect import Collected
+from anabranch.coordinator.collect import Collected, TaskKey
 from anabranch.coordinator.runtime import Fate
 from anabranch.coordinator.store import Outcome
 from anabranch.privacy.door import Admission, ReleaseDoor
@@ -24,14 +24,14 @@ class Aggregated:
     Attributes:
         server: the next state; the same one when the round failed.
         outcome: ``complete``, ``partial`` or ``failed``.
-        fates: what every client is told; nobody is merged into a failed round.
+        fates: what clients are told of their tasks; nobody is merged into a failed round.
         releases: the door's decisions.
         reason: why the round failed; empty otherwise.
     """
 
     server: ServerState
     outcome: Outcome
-    fates: Mapping[int, Fate]
+    fates: Mapping[TaskKey, Fate]
     releases: tuple[Admission, ...] = ()
     reason: str = ""
 
@@ -55,8 +55,8 @@ def aggregate(
         needed: fewest updates that make a round.
         door: decides whether the sum may leave.
     """
-    fates = {client: outcome.fate for client, outcome in collected.outcomes.items()}
-    dropped = {c: Fate.TOO_LATE if f is Fate.MERGED else f for c, f in fates.items()}
+    fates = {key: outcome.fate for key, outcome in collected.outcomes.items()}
+    dropped = {key: Fate.TOO_LATE if fate.counts else fate for key, fate in fates.items()}
     if collected.contributors < needed:
         reason = f"{collected.contributors} of the {needed} updates that make a round (quorum)"
         return Aggregated(server, "failed", dropped, reason=_first_trouble(reason, collected))
@@ -71,7 +71,7 @@ def aggregate(
     if not all(np.isfinite(array).all() for array in after.arrays().values()):
         reason = "the new model is not finite: the run diverges (AB-504)"
         return Aggregated(server, "failed", dropped, reason=reason)
-    everyone = all(fate is Fate.MERGED for fate in fates.values())
+    everyone = all(fate.counts for fate in fates.values())
     return Aggregated(after, "complete" if everyone else "partial", fates, (admission,))
 
 

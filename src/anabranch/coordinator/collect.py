@@ -1,115 +1,254 @@
-"""Collecting one piece of work: answers are merged as they come, and every client gets a fate."""
+"""Collecting answers: they are merged as they come, and every task gets an outcome."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeAlias
 
-from anabranch.aggregation.fold import Accumulator
-from anabranch.coordinator.policies import OpenWork, Policy
-from anabranch.coordinator.runtime import Fate, Outcome, Partial, Payload, Runtime, Work
+from anabranch.aggregation.fold import Accumulator, FoldPlan
+from anabranch.client.task import Fate
+from anabranch.coordinator.policies import Policy, Situation, Synchronous
+from anabranch.coordinator.runtime import Outcome, Partial, Payload, Runtime, RuntimeEvent, Work
 from anabranch.errors import AnabranchError
 from anabranch.updates.sections import Update
 from anabranch.updates.total import Finest, Total
 from anabranch.updates.wire import unpack
 
-__all__ = ["Collected", "collect"]
+__all__ = ["Adjust", "Collected", "Dispatch", "OpenWork", "TaskKey", "collect", "gather"]
+
+Adjust: TypeAlias = Callable[[Update, Work], Update]
+"""Undoes the stages of one update, and damps it when it is stale."""
+
+Dispatch: TypeAlias = Callable[[int, "Collected"], Work | None]
+"""The work for so many more clients; None when nobody can be asked now."""
+
+
+class TaskKey(NamedTuple):
+    """One client's task: the name of the piece of work, and the client's number."""
+
+    task: str
+    client: int
+
+
+@dataclass(frozen=True)
+class OpenWork:
+    """Work that was given out.
+
+    Attributes:
+        work: what is asked.
+        at: when it was given out, on the runtime's clock.
+        waiting: clients without an outcome.
+    """
+
+    work: Work
+    at: float
+    waiting: frozenset[int]
+
+    @staticmethod
+    def of(work: Work, at: float) -> OpenWork:
+        """Work that nobody has answered yet."""
+        return OpenWork(work, at, frozenset(work.clients))
+
+
+def _as_it_is(update: Update, work: Work) -> Update:
+    return update
 
 
 @dataclass
 class Collected:
-    """The open state of one piece of work.
+    """The open state of one round, or of one piece of work outside the rounds.
 
     Attributes:
-        work: what is asked, and all clients that may be asked.
-        started: when the first task was given out, in seconds of the loop's clock.
-        asked: how many of the clients were asked so far.
-        outcomes: by client number, as they come.
-        decode: undoes the stages of one update before it is folded.
+        round: the model version being made or looked at.
+        fold: sections and capacity of the sum.
+        started: when it began, in seconds of the runtime's clock.
+        adjust: what is done to one update before it is folded.
+        works: by name, in the order in which they were given out; kept ones of earlier rounds
+            first.
+        outcomes: of the tasks, as they come.
         individuals: single updates by client number, when the work asked for them.
+        arrived: seconds of the runtime's clock at which each outcome came.
     """
 
-    work: Work
+    round: int
+    fold: FoldPlan
     started: float
-    decode: Callable[[Update], Update] = lambda update: update
-    asked: int = 0
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    adjust: Adjust = _as_it_is
+    dispatches: int = 0
+    works: dict[str, Work] = field(default_factory=dict)
+    outcomes: dict[TaskKey, Outcome] = field(default_factory=dict)
     individuals: dict[int, Update] = field(default_factory=dict)
+    arrived: dict[TaskKey, float] = field(default_factory=dict)
+    _at: dict[str, float] = field(default_factory=dict)
+    _waiting: dict[str, set[int]] = field(default_factory=dict)
     _sum: Accumulator = field(init=False)
 
     def __post_init__(self) -> None:
-        self._sum = Accumulator(self.work.fold)
+        self._sum = Accumulator(self.fold)
 
-    def seen(self, now: float) -> OpenWork:
+    @staticmethod
+    def of(work: Work, started: float) -> Collected:
+        """For one piece of work."""
+        collected = Collected(work.round, work.fold, started)
+        collected.give_out(OpenWork.of(work, started))
+        return collected
+
+    # What is open --------------------------------------------------------------------------
+
+    def give_out(self, opened: OpenWork) -> None:
+        """New work of this round."""
+        self.dispatches += 1
+        self.keep(opened)
+
+    def keep(self, opened: OpenWork) -> None:
+        """Work that an earlier round left open."""
+        work = opened.work
+        self.works[work.task] = work
+        self._at[work.task] = opened.at
+        self._waiting[work.task] = set(opened.waiting)
+
+    def fresh(self, task: str) -> bool:
+        """Whether the work belongs to this round."""
+        return self.works[task].round == self.round
+
+    def seen(self, now: float) -> Situation:
         """What a policy may know."""
-        selected, merged = len(self.work.clients), self.contributors
-        return OpenWork(selected, self.asked, len(self.outcomes), merged, now - self.started)
+        open_ = {task: len(waiting) for task, waiting in self._waiting.items()}
+        fresh = sum(count for task, count in open_.items() if self.fresh(task))
+        kept = sum(open_.values()) - fresh
+        return Situation(self.dispatches, fresh, kept, self.contributors, now - self.started)
 
-    def next_tasks(self, count: int) -> Work:
-        """The work for the next ``count`` clients of the selection."""
-        clients = self.work.clients[self.asked : self.asked + count]
-        self.asked += len(clients)
-        return replace(self.work, clients=clients)
+    def still_open(self) -> Iterator[OpenWork]:
+        """Work with tasks that have no outcome."""
+        for task, waiting in self._waiting.items():
+            if waiting:
+                yield OpenWork(self.works[task], self._at[task], frozenset(waiting))
+
+    # What came back ------------------------------------------------------------------------
 
     @property
     def contributors(self) -> int:
         """Updates in the sum."""
         return self._sum.contributors
 
+    @property
+    def asked(self) -> int:
+        """Tasks given out in this round."""
+        return sum(len(work.clients) for task, work in self.works.items() if self.fresh(task))
+
+    @property
+    def by_client(self) -> Mapping[int, Outcome]:
+        """Outcomes by client number; the last one of a client that had several tasks."""
+        return {key.client: outcome for key, outcome in self.outcomes.items()}
+
+    def staleness(self, task: str) -> int:
+        """Model versions that were made since the work was given out."""
+        return self.round - self.works[task].round
+
     def total(self) -> Total:
         """The exact sum over everything merged."""
         return self._sum.total(copy=False)
 
-    def absorb(self, event: Outcome | Payload | Partial, name: Callable[[int], str]) -> None:
-        """Merge one event; an update that is not acceptable turns its client's fate to refused."""
-        if isinstance(event, Outcome):
-            known = self.outcomes.setdefault(event.client, event)
-            if known.fate is event.fate is Fate.MERGED:  # a payload's outcome knows no time
-                self.outcomes[event.client] = replace(known, seconds=event.seconds)
-        elif isinstance(event, Partial):
-            self._sum.absorb(event.total)
-        else:
-            self._absorb_payload(event, name(event.client))
+    def absorb(self, event: RuntimeEvent, name: Callable[[int], str], now: float) -> None:
+        """Merge one event; an update that is not acceptable turns its task's fate to refused.
 
-    def _absorb_payload(self, payload: Payload, name: str) -> None:
-        if payload.client in self.individuals:
+        What belongs to no open task (a repetition, work that was given up) changes nothing.
+        """
+        if event.task not in self.works:
+            return
+        if isinstance(event, Partial):
+            self._sum.absorb(event.total)
+        elif isinstance(event, Payload):
+            self._absorb_payload(event, name(event.client), now)
+        else:
+            self._absorb_outcome(event, now)
+
+    def finish(self, outcome: Outcome, now: float) -> None:
+        """The task has this outcome, unless it has one."""
+        key = TaskKey(outcome.task, outcome.client)
+        self._waiting[outcome.task].discard(outcome.client)
+        if key not in self.outcomes:
+            self.outcomes[key] = outcome
+            self.arrived[key] = now
+
+    def _absorb_outcome(self, event: Outcome, now: float) -> None:
+        known = self.outcomes.get(TaskKey(event.task, event.client))
+        if known is None:
+            self.finish(self._stale(event), now)
+        elif known.fate.counts and event.fate.counts:  # a payload's outcome knows no more
+            key = TaskKey(event.task, event.client)
+            self.outcomes[key] = replace(event, fate=known.fate, bytes_up=known.bytes_up)
+
+    def _absorb_payload(self, payload: Payload, name: str, now: float) -> None:
+        client, work = payload.client, self.works[payload.task]
+        if client not in self._waiting[payload.task]:
             return  # a repeated delivery counts once
         try:
-            update = self.decode(unpack(payload.content, self.work.fold.sections, name))
-            self._sum.add(update, name)
+            update = unpack(payload.content, work.fold.sections, name)
+            adjusted = self.adjust(update, work)
+            self._sum.add(adjusted, name)
         except AnabranchError as error:
-            self.outcomes[payload.client] = Outcome(payload.client, Fate.REFUSED, str(error))
+            self.finish(Outcome(client, Fate.REFUSED, str(error), task=work.task), now)
             return
-        self.individuals[payload.client] = update
-        if self.work.finest is not Finest.INDIVIDUALS:
-            self.individuals[payload.client] = Update({}, {})  # merged; not kept
+        if work.finest is Finest.INDIVIDUALS:
+            self.individuals[client] = adjusted
         size = len(payload.content)
-        self.outcomes[payload.client] = Outcome(payload.client, Fate.MERGED, bytes_up=size)
+        self.finish(self._stale(Outcome(client, Fate.MERGED, bytes_up=size, task=work.task)), now)
+
+    def _stale(self, outcome: Outcome) -> Outcome:
+        late = outcome.fate is Fate.MERGED and not self.fresh(outcome.task)
+        return replace(outcome, fate=Fate.MERGED_LATE) if late else outcome
+
+
+def gather(
+    collected: Collected,
+    runtime: Runtime,
+    policy: Policy,
+    dispatch: Dispatch,
+    name: Callable[[int], str],
+) -> tuple[OpenWork, ...]:
+    """Ask and wait by the policy; what it does not keep is given up.
+
+    Payloads of single clients are decoded here; sums come from where their updates were decoded.
+    Every task that is not kept has exactly one outcome at the end.
+
+    Returns:
+        The work that stays open.
+    """
+    while not policy.close(collected.seen(runtime.now())):
+        count = policy.dispatch(collected.seen(runtime.now()))
+        work = dispatch(count, collected) if count else None
+        if work is not None:
+            collected.give_out(OpenWork.of(work, runtime.now()))
+            runtime.submit(work)
+        for event in runtime.poll(policy.patience(collected.seen(runtime.now()))):
+            collected.absorb(event, name, runtime.now())
+    kept = []
+    for opened in list(collected.still_open()):
+        if policy.keeps(collected.round + 1 - opened.work.round):
+            kept.append(opened)
+        else:
+            _give_up(opened, collected, runtime)
+    return tuple(kept)
+
+
+def _give_up(opened: OpenWork, collected: Collected, runtime: Runtime) -> None:
+    for outcome in runtime.abandon(opened.work.task):
+        collected.finish(outcome, runtime.now())
+    for client in opened.waiting:
+        lost = Outcome(client, Fate.LOST, "no answer", task=opened.work.task)
+        collected.finish(lost, runtime.now())
 
 
 def collect(
     work: Work,
     runtime: Runtime,
-    policy: Policy,
     name: Callable[[int], str],
-    decode: Callable[[Update], Update] = lambda update: update,
-    clock: Callable[[], float] = time.monotonic,
+    deadline: float | None = None,
 ) -> Collected:
-    """Ask and wait by the policy; give up what is still open when it closes.
-
-    Payloads of single clients are decoded here; sums come from where their updates were decoded.
-    Every client that was asked has exactly one outcome at the end.
-    """
-    collected = Collected(work, clock(), decode)
-    while not policy.close(collected.seen(clock())):
-        if count := policy.dispatch(collected.seen(clock())):
-            runtime.submit(collected.next_tasks(count))
-        for event in runtime.poll(policy.patience(collected.seen(clock()))):
-            collected.absorb(event, name)
-    if collected.seen(clock()).waiting:
-        for outcome in runtime.abandon():
-            collected.absorb(outcome, name)
-    for client in work.clients[: collected.asked]:
-        collected.outcomes.setdefault(client, Outcome(client, Fate.LOST, "no answer"))
+    """One piece of work outside the rounds: everybody's answer, or what came by the deadline."""
+    collected = Collected(work.round, work.fold, runtime.now())
+    policy = Synchronous(len(work.clients), deadline)
+    gather(collected, runtime, policy, lambda count, seen: work, name)
     return collected

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from anabranch.aggregation.fold import Accumulator, FoldPlan
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.task import TaskKind
+from anabranch.coordinator.asking import task_name
 from anabranch.coordinator.collect import Collected, collect
-from anabranch.coordinator.policies import Synchronous
 from anabranch.coordinator.runtime import Runtime, Work
 from anabranch.learners.metrics import MetricSet
 from anabranch.privacy.door import Admission, ReleaseDoor
@@ -48,6 +48,7 @@ class Evaluator:
         individuals: whether each client's own metrics are wanted.
         name: identifier of a client number.
         deadline: seconds that an evaluation waits for clients; None waits for every fate.
+        run: identifier of the run; it is part of every task's name.
     """
 
     runtime: Runtime
@@ -58,6 +59,7 @@ class Evaluator:
     individuals: bool
     name: Callable[[int], str]
     deadline: float | None = None
+    run: str = ""
 
     def evaluate(self, round_: int, broadcast: Broadcast) -> Evaluation:
         """Metrics of the model in ``broadcast`` (whose other vectors are not looked at)."""
@@ -82,8 +84,9 @@ class Evaluator:
         alone = self.individuals and kind is TaskKind.EVALUATE
         finest = Finest.INDIVIDUALS if alone else Finest.TOTAL
         fold = FoldPlan(self.metrics.sections(), capacity=len(clients))
-        work = Work(kind, round_, clients, broadcast, fold, finest)
-        return collect(work, self.runtime, Synchronous(self.deadline), self.name)
+        task = task_name(self.run, kind, round_)
+        work = Work(kind, round_, clients, broadcast, fold, finest, task)
+        return collect(work, self.runtime, self.name, self.deadline)
 
     def _released(
         self, what: str, round_: int, answers: Collected, releases: list[Admission]

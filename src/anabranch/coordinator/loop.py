@@ -1,11 +1,12 @@
 """The round loop.
 
-    select -> train and fold -> release -> server update -> evaluate -> commit
+    select, train and fold -> release -> server update -> evaluate -> commit
 
 One call of `Coordinator.run` is one run, from its stored state to its end by rule. A round is a
 transaction: it changes the model and is recorded whole, or it fails and changes nothing but its
-own record. The public state of the generators is (seed, purpose, round), so a resumed run draws
-what the uninterrupted one would have drawn.
+own record. Tasks may stay open over rounds, where the policy keeps them. The public state of the
+generators is (seed, purpose, number), so a resumed run draws what the uninterrupted one would have
+drawn.
 """
 
 from __future__ import annotations
@@ -13,24 +14,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from anabranch.aggregation.fold import FoldPlan
+from anabranch.aggregation.staleness import ConstantStaleness, Staleness, damped
 from anabranch.algorithms.base import RoundContext, ServerState
 from anabranch.client.program import ClientProgram
-from anabranch.client.task import TaskKind
 from anabranch.coordinator.aggregate import Aggregated, aggregate
-from anabranch.coordinator.collect import Collected, collect
+from anabranch.coordinator.asking import Asking, open_tasks
+from anabranch.coordinator.collect import Collected, OpenWork, gather
 from anabranch.coordinator.evaluation import Evaluation, Evaluator
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted
 from anabranch.coordinator.policies import Policy
 from anabranch.coordinator.record import RoundTimes, committed_event, round_record
-from anabranch.coordinator.runtime import Fate, Runtime, Work
+from anabranch.coordinator.runtime import Fate, Runtime, VirtualRuntime, Work
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
 from anabranch.coordinator.store import GroupedCommits, RunStatus
-from anabranch.fleet.selection import select_uniform
 from anabranch.plan.schema import Plan
 from anabranch.privacy.door import ReleaseDoor
-from anabranch.randomness import generator
+from anabranch.updates.sections import Update
 
 __all__ = ["Coordinator", "Ending"]
 
@@ -54,7 +54,9 @@ class Coordinator:
         runtime: carries the work.
         evaluator: measures models.
         door: what may leave.
+        asking: whom a round asks.
         policy: when tasks are given out and when a round is closed.
+        staleness: how much an update of an older version counts.
         journal: makes rounds durable.
         tell: the listener.
         stopped: asked between rounds; true ends the run in good order.
@@ -66,15 +68,18 @@ class Coordinator:
     runtime: Runtime
     evaluator: Evaluator
     door: ReleaseDoor
+    asking: Asking
     policy: Policy
     journal: GroupedCommits
     tell: Callable[[Event], None]
     stopped: Callable[[], bool] = lambda: False
+    staleness: Staleness = ConstantStaleness()
     _measured: tuple[int, Evaluation] | None = None
     _trouble: str = ""
 
     def run(self, state: RunState) -> tuple[RunState, Ending]:
         """Rounds until a stop rule holds; everything is durable when this returns."""
+        self._go_on(state)
         ending = self._ending(state)
         while ending is None:
             state = self.round(state)
@@ -86,37 +91,54 @@ class Coordinator:
         """One round: the next state, already noted in the journal."""
         times = RoundTimes()
         number = state.round + 1
-        cohort = self._select(number)
-        collected = self._train(number, cohort, state.server)
+        collected, kept = self._train(number, state)
         times.mark("train")
         aggregated = self._aggregate(number, state.server, collected)
         times.mark("aggregate")
         evaluation = self._evaluate(number, aggregated.server)
         times.mark("evaluate")
-        progress = self._progress(state, collected, aggregated, evaluation)
-        state = self._timed(RunState(number, aggregated.server, progress), times)
+        progress = self._progress(state, collected, aggregated, evaluation, times)
+        state = self._next(state, aggregated, progress, collected, kept)
         record = round_record(number, collected, aggregated, evaluation, times, self.names)
         self.journal.add(replace(record, state=state.arrays()))
         self._tell_round(committed_event(record, collected, evaluation, self.names), collected)
         return state
 
-    def _select(self, number: int) -> tuple[int, ...]:
-        clients = len(self.names)
-        draw = generator(self.plan.seed, "cohort", number)
-        return select_uniform(clients, self.plan.rounds.asked(clients), draw)
+    def _go_on(self, state: RunState) -> None:
+        """Tell the runtime what was open when the run was interrupted."""
+        if isinstance(self.runtime, VirtualRuntime):
+            self.runtime.restore(state.clock)
+        for opened in self.asking.again(state.open, state.versions):
+            if isinstance(self.runtime, VirtualRuntime):
+                self.runtime.resubmit(opened.work, opened.at)
+            else:
+                self.runtime.submit(opened.work)
 
-    def _train(self, number: int, cohort: tuple[int, ...], server: ServerState) -> Collected:
-        """Ask the cohort to train; its updates are folded as they come."""
-        work = Work(
-            TaskKind.TRAIN,
-            number,
-            cohort,
-            self.program.algorithm.broadcast(server),
-            FoldPlan(self.program.sections, capacity=len(cohort)),
-            self.program.pipeline.delivery,
-        )
-        decode = self.program.pipeline.decode_one
-        return collect(work, self.runtime, self.policy, self._name, decode)
+    def _train(self, number: int, state: RunState) -> tuple[Collected, tuple[OpenWork, ...]]:
+        """Ask clients by the policy; their updates are folded as they come."""
+        broadcast = self.program.algorithm.broadcast(state.server)
+
+        def adjust(update: Update, work: Work) -> Update:
+            decoded = self.program.pipeline.decode_one(update)
+            factor = self.staleness.factor(number - work.round)
+            return damped(decoded, factor, self.program.sections)
+
+        def dispatch(count: int, collected: Collected) -> Work | None:
+            return self.asking.new(
+                count,
+                round_=number,
+                draw=state.draws + collected.dispatches + 1,
+                now=self.runtime.now(),
+                busy=[client for opened in collected.still_open() for client in opened.waiting],
+                broadcast=broadcast,
+                history=state.history,
+            )
+
+        collected = Collected(number, self.asking.fold, self.runtime.now(), adjust)
+        for opened in self.asking.again(state.open, state.versions):
+            collected.keep(opened)
+        kept = gather(collected, self.runtime, self.policy, dispatch, self._name)
+        return collected, kept
 
     def _aggregate(self, number: int, server: ServerState, collected: Collected) -> Aggregated:
         """The next server state, or the same one when the round fails; clients are told."""
@@ -130,8 +152,32 @@ class Coordinator:
             needed=rounds.needed(clients),
             door=self.door,
         )
-        self.runtime.settle(collected.work.task, aggregated.fates)
+        by_task: dict[str, dict[int, Fate]] = {}
+        for key, fate in aggregated.fates.items():
+            by_task.setdefault(key.task, {})[key.client] = fate
+        for task, fates in by_task.items():
+            self.runtime.settle(task, fates)
         return aggregated
+
+    def _next(
+        self,
+        state: RunState,
+        made: Aggregated,
+        progress: Progress,
+        collected: Collected,
+        kept: tuple[OpenWork, ...],
+    ) -> RunState:
+        """What the next round starts from."""
+        return RunState(
+            collected.round,
+            made.server,
+            progress,
+            history=state.history,
+            draws=state.draws + collected.dispatches,
+            clock=self.runtime.now() if isinstance(self.runtime, VirtualRuntime) else 0.0,
+            open=open_tasks(kept),
+            versions={opened.work.round: opened.work.broadcast for opened in kept},
+        )
 
     def _evaluate(self, number: int, server: ServerState) -> Evaluation:
         if not self.plan.evaluation.due(number, self.plan.rounds.count):
@@ -149,7 +195,12 @@ class Coordinator:
         return evaluation
 
     def _progress(
-        self, state: RunState, collected: Collected, made: Aggregated, evaluation: Evaluation
+        self,
+        state: RunState,
+        collected: Collected,
+        made: Aggregated,
+        evaluation: Evaluation,
+        times: RoundTimes,
     ) -> Progress:
         before = state.progress
         sizes = [o.bytes_up for o in collected.outcomes.values()]
@@ -159,19 +210,15 @@ class Coordinator:
         progress = replace(
             before,
             failures=before.failures + 1 if failed else 0,
-            asked=before.asked + len(collected.work.clients),
+            asked=before.asked + len(collected.outcomes),
             merged=before.merged + merged,
             largest_update=max([before.largest_update, *sizes]),
+            seconds=before.seconds + times.seconds,
         )
         watched = evaluation.metrics.get(self.plan.stop.metric)
         if watched is None:
             return progress
         return progress.after_evaluation(self.plan.stop, state.round + 1, watched)
-
-    @staticmethod
-    def _timed(state: RunState, times: RoundTimes) -> RunState:
-        seconds = state.progress.seconds + times.seconds
-        return replace(state, progress=replace(state.progress, seconds=seconds))
 
     def _ending(self, state: RunState) -> Ending | None:
         if state.progress.failures > self.plan.rounds.max_failures:
@@ -186,9 +233,9 @@ class Coordinator:
         return Ending("stopped", "stopped by the user") if self.stopped() else None
 
     def _tell_round(self, event: RoundCommitted, collected: Collected) -> None:
-        for client, outcome in collected.outcomes.items():
-            if outcome.fate is not Fate.MERGED:
-                name = self._name(client)
+        for key, outcome in collected.outcomes.items():
+            if not outcome.fate.counts:
+                name = self._name(key.client)
                 self.tell(ClientTrouble(event.round, name, outcome.fate.value, outcome.detail))
         self.tell(event)
 

@@ -1,8 +1,7 @@
-"""Policies of the event loop: whom to ask next, and when a piece of work is closed. Pure.
+"""Policies of the event loop: when tasks are given out, and when a round is closed. Pure.
 
-A policy sees the open work and nothing else. The synchronous one asks the whole cohort at once; a
-policy that keeps a number of tasks open, or that asks somebody else for a client that was lost,
-answers `Policy.dispatch` again and again.
+A policy sees the situation and nothing else. The synchronous one asks the whole cohort at once; the
+buffered one keeps a number of tasks open over the rounds and closes at each full buffer.
 """
 
 from __future__ import annotations
@@ -10,72 +9,126 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["OpenWork", "Policy", "Synchronous"]
+__all__ = ["Buffered", "Policy", "Situation", "Synchronous"]
+
+_LOOK_AGAIN = 60.0
+"""Seconds after which it is asked again whether anybody can be asked."""
+_STARVED = 3600.0
+"""Seconds without anybody to ask after which a round without a deadline is closed."""
 
 
 @dataclass(frozen=True, slots=True)
-class OpenWork:
-    """What a policy knows of the work in progress.
+class Situation:
+    """What a policy knows of the round in progress.
 
     Attributes:
-        selected: clients that may be asked, in the order of the selection.
-        asked: how many of them were asked.
-        answered: clients with an outcome, good or bad.
-        merged: updates in the sum.
-        elapsed: seconds since the first task was given out.
+        dispatches: times that tasks were given out in this round.
+        fresh: tasks given out in this round that have no outcome yet.
+        kept: open tasks of earlier rounds.
+        merged: updates in the sum, stale ones included.
+        elapsed: seconds since the round began, on the runtime's clock.
     """
 
-    selected: int
-    asked: int
-    answered: int
+    dispatches: int
+    fresh: int
+    kept: int
     merged: int
     elapsed: float
 
     @property
-    def waiting(self) -> int:
-        """Clients that were asked and have no outcome yet."""
-        return self.asked - self.answered
+    def open(self) -> int:
+        """Tasks without an outcome."""
+        return self.fresh + self.kept
 
 
 class Policy(Protocol):
-    """Decides when tasks are given out and when collecting ends."""
+    """Decides when tasks are given out and when a round ends."""
 
-    def dispatch(self, work: OpenWork) -> int:
-        """How many more of the selected clients are asked now."""
+    def dispatch(self, now: Situation) -> int:
+        """How many more clients are asked now."""
         ...
 
-    def close(self, work: OpenWork) -> bool:
-        """Whether the work is closed now; clients without an outcome are then too late."""
+    def close(self, now: Situation) -> bool:
+        """Whether the round is closed now."""
         ...
 
-    def patience(self, work: OpenWork) -> float | None:
+    def patience(self, now: Situation) -> float | None:
         """Seconds that the loop may wait for the next event; None without a limit."""
+        ...
+
+    def keeps(self, staleness: int) -> bool:
+        """Whether a task stays open whose update would be so stale in the next round."""
         ...
 
 
 @dataclass(frozen=True)
 class Synchronous:
-    """Ask everybody at once; close when all have answered, at the goal, or at the deadline.
+    """Ask a cohort at once; close when all have answered, at the goal, or at the deadline.
 
     Attributes:
-        deadline: seconds after the work was given out; None waits for all. A runtime reports a
-            vanished client as lost, so waiting for all ends when every client has a fate.
+        cohort: clients asked.
+        deadline: seconds after the round began; None waits for all. A runtime reports a vanished
+            client as lost, so waiting for all ends when every client has a fate.
         goal: close as soon as so many updates are merged; None waits for the rest. Only for live
             clients: in a simulation the order of arrival is the machine's, not the clients'.
+        late_window: rounds after its own in which an update is still merged.
     """
 
+    cohort: int
     deadline: float | None = None
     goal: int | None = None
+    late_window: int = 0
 
-    def dispatch(self, work: OpenWork) -> int:
-        return work.selected - work.asked
+    def dispatch(self, now: Situation) -> int:
+        return self.cohort if now.dispatches == 0 else 0
 
-    def close(self, work: OpenWork) -> bool:
-        if work.asked < work.selected:
-            return False
-        reached = self.goal is not None and work.merged >= self.goal
-        late = self.deadline is not None and work.elapsed >= self.deadline
-        return work.waiting == 0 or reached or late
+    def close(self, now: Situation) -> bool:
+        if now.dispatches == 0:  # nobody is there
+            return now.elapsed >= (_STARVED if self.deadline is None else self.deadline)
+        reached = self.goal is not None and now.merged >= self.goal
+        late = self.deadline is not None and now.elapsed >= self.deadline
+        return now.fresh == 0 or reached or late
 
-    def patience(self, work: OpenWork) -> float | None:
-        return None if self.deadline is None else max(0.0, self.deadline - work.elapsed)
+    def patience(self, now: Situation) -> float | None:
+        if self.deadline is None:
+            return None if now.dispatches else _LOOK_AGAIN
+        left = max(0.0, self.deadline - now.elapsed)
+        return left if now.dispatches else min(left, _LOOK_AGAIN)
+
+    def keeps(self, staleness: int) -> bool:
+        return staleness <= self.late_window
+
+
+@dataclass(frozen=True)
+class Buffered:
+    """Keep tasks open over the rounds; a round is a full buffer (FedBuff; FedAsync with one).
+
+    Attributes:
+        buffer: updates that make a round (K).
+        concurrency: tasks kept open (M).
+        max_staleness: an update of an older version is given up.
+        deadline: seconds after which a round is closed with whatever there is.
+    """
+
+    buffer: int
+    concurrency: int
+    max_staleness: int
+    deadline: float | None = None
+
+    def dispatch(self, now: Situation) -> int:
+        return max(0, self.concurrency - now.open)
+
+    def close(self, now: Situation) -> bool:
+        limit = self.deadline
+        if limit is None and now.open == 0:
+            limit = _STARVED
+        return now.merged >= self.buffer or (limit is not None and now.elapsed >= limit)
+
+    def patience(self, now: Situation) -> float | None:
+        left = None if self.deadline is None else max(0.0, self.deadline - now.elapsed)
+        if now.open >= self.concurrency:
+            return left
+        return _LOOK_AGAIN if left is None else min(left, _LOOK_AGAIN)
+
+    def keeps(self, staleness: int) -> bool:
+        return staleness <= self.max_staleness

@@ -10,7 +10,6 @@ from anabranch.coordinator.aggregate import Aggregated
 from anabranch.coordinator.collect import Collected
 from anabranch.coordinator.evaluation import Evaluation
 from anabranch.coordinator.events import RoundCommitted
-from anabranch.coordinator.runtime import Fate
 from anabranch.coordinator.store import (
     Column,
     Json,
@@ -57,8 +56,12 @@ def round_record(
     names: Sequence[str],
 ) -> RoundRecord:
     """The record of a round, without the state, which the journal adds when it commits."""
-    merged = [o for o in collected.outcomes.values() if o.fate is Fate.MERGED]
-    down = 4 * sum(len(vector) for vector in collected.work.broadcast.values())
+    merged = [o for o in collected.outcomes.values() if o.fate.counts]
+    fresh = [work for task, work in collected.works.items() if collected.fresh(task)]
+    down = sum(
+        4 * len(work.clients) * sum(len(vector) for vector in work.broadcast.values())
+        for work in fresh
+    )
     return RoundRecord(
         round=number,
         outcome=aggregated.outcome,
@@ -66,7 +69,7 @@ def round_record(
         client_columns=_columns(collected, evaluation, names),
         phases=times.phases,
         bytes_up=sum(o.bytes_up for o in merged),
-        bytes_down=down * len(collected.work.clients),
+        bytes_down=down,
         started=times.started,
         ended=times.started + times.seconds,
         releases=tuple(
@@ -92,10 +95,11 @@ def _columns(
     collected: Collected, evaluation: Evaluation, names: Sequence[str]
 ) -> Mapping[str, Column]:
     """One entry for each client that was asked or evaluated."""
-    outcomes = collected.outcomes
-    clients = list(collected.work.clients)
-    clients += [client for client in evaluation.clients if client not in outcomes]
-    asked = [outcomes.get(client) for client in clients]
+    keys = sorted(collected.outcomes, key=lambda key: (collected.works[key.task].draw, key.client))
+    known = {key.client for key in keys}
+    only_evaluated = [client for client in evaluation.clients if client not in known]
+    clients = [key.client for key in keys] + only_evaluated
+    asked = [collected.outcomes[key] for key in keys] + [None] * len(only_evaluated)
     columns: dict[str, Column] = {
         "client": [names[client] for client in clients],
         "fate": [o.fate.value if o else "" for o in asked],
@@ -104,6 +108,10 @@ def _columns(
     }
     if any(o and o.detail for o in asked):
         columns["detail"] = [o.detail if o else "" for o in asked]
+    if len(collected.works) > 1:
+        stale = [collected.staleness(key.task) for key in keys]
+        columns["staleness"] = [*stale, *[0] * len(only_evaluated)]
+        columns["task"] = [key.task for key in keys] + [""] * len(only_evaluated)
     kinds = sorted({kind for metrics in evaluation.clients.values() for kind in metrics})
     for kind in kinds:
         values: list[Cell] = [evaluation.clients.get(c, {}).get(kind) for c in clients]
@@ -125,9 +133,9 @@ def release_entry(admission: Admission) -> ReleaseEntry:
 def _troubles(collected: Collected, names: Sequence[str]) -> tuple[StoredEvent, ...]:
     now = time.time()
     return tuple(
-        StoredEvent(outcome.fate.value, outcome.detail, names[client], now)
-        for client, outcome in collected.outcomes.items()
-        if outcome.fate is not Fate.MERGED
+        StoredEvent(outcome.fate.value, outcome.detail, names[key.client], now)
+        for key, outcome in collected.outcomes.items()
+        if not outcome.fate.counts
     )
 
 
@@ -150,6 +158,6 @@ def committed_event(
         bytes_up=record.bytes_up,
         bytes_down=record.bytes_down,
         contributors=collected.contributors,
-        cohort=len(collected.work.clients),
+        cohort=collected.asked,
         phases=record.phases,
     )

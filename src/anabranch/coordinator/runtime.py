@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from anabranch.aggregation.fold import FoldPlan
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.task import Fate, Task, TaskKind
+from anabranch.fleet.timeline import TaskTrace
+from anabranch.updates.container import Buffer
 from anabranch.updates.total import Finest, Total
 
 if TYPE_CHECKING:  # the store needs its database; runtimes do not
@@ -28,6 +30,7 @@ __all__ = [
     "RemoteRuntime",
     "Runtime",
     "RuntimeEvent",
+    "VirtualRuntime",
     "Work",
 ]
 
@@ -48,6 +51,7 @@ class Work:
         draw: number from which the public generators of these tasks derive: unique for each piece
             of training work of a run, equal to ``round`` in synchronous ones; 0 means the round.
         letters: bytes for single clients, each for its addressee alone (interactive stages).
+        fractions: share of the planned local work for clients that are asked less than all of it.
     """
 
     kind: TaskKind
@@ -59,10 +63,12 @@ class Work:
     task: str = ""
     draw: int = 0
     letters: Mapping[int, bytes] = field(default_factory=dict)
+    fractions: Mapping[int, float] = field(default_factory=dict)
 
     def task_of(self, client: int, name: str) -> Task:
         """What ``client``, called ``name``, is asked."""
-        return Task(self.kind, self.round, client, name, self.draw or self.round, self.task)
+        draw, fraction = self.draw or self.round, self.fractions.get(client, 1.0)
+        return Task(self.kind, self.round, client, name, draw, self.task, fraction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class Outcome:
         seconds: time the client worked.
         bytes_up: bytes of its answer.
         task: name of the piece of work.
+        trace: what the task did to the device, where that is simulated or reported.
     """
 
     client: int
@@ -84,14 +91,15 @@ class Outcome:
     seconds: float = 0.0
     bytes_up: int = 0
     task: str = ""
+    trace: TaskTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One client's encoded update, as bytes of the declared sections."""
+    """One client's encoded update, as bytes of the declared sections, or as a mapped file."""
 
     client: int
-    content: bytes
+    content: Buffer
     task: str = ""
 
 
@@ -132,6 +140,19 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """End every process and free every resource; may be called twice."""
+        ...
+
+
+@runtime_checkable
+class VirtualRuntime(Runtime, Protocol):
+    """A runtime whose clock is simulated, so that a resumed run must set it."""
+
+    def restore(self, now: float) -> None:
+        """Go on at this time of the clock."""
+        ...
+
+    def resubmit(self, work: Work, at: float) -> None:
+        """Work that was given out at ``at``, before the restart, and is still open."""
         ...
 
 

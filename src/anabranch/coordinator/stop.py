@@ -21,7 +21,7 @@ class Progress:
         reached: first round in which the target was met, 0 while it is not.
         failures: failed rounds in a row.
         seconds: time that the run has worked, over all its processes.
-        asked: clients asked to train, over all rounds.
+        asked: training tasks that have an outcome, over all rounds.
         merged: updates merged, over all rounds.
         largest_update: bytes of the largest update seen.
     """

@@ -7,10 +7,11 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field, model_validator
 
+from anabranch.aggregation.staleness import PolynomialStaleness, Staleness
 from anabranch.schedules import Constant, Schedule
 from anabranch.values import Value
 
-__all__ = ["ClientsPlan", "Cohort", "RoundsPlan"]
+__all__ = ["AsynchronousPlan", "ClientsPlan", "Cohort", "RoundsPlan"]
 
 Cohort: TypeAlias = (
     Annotated[int, Field(ge=1, json_schema_extra={"unit": "clients"})]
@@ -25,6 +26,32 @@ class ClientsPlan(Value):
     memory: bool = True
     """Clients may keep vectors of their own between rounds: control variates, parameters that are
     not shared, error feedback. Set it to false where clients come once, or may store nothing."""
+
+
+class AsynchronousPlan(Value):
+    """Rounds without cohorts: tasks stay open, and a round is a full buffer of updates.
+
+    FedBuff (Nguyen et al. 2022); with a buffer of one and ``rebase`` FedAsync (Xie et al. 2019).
+    """
+
+    buffer: int = Field(default=10, ge=1, json_schema_extra={"unit": "updates"})
+    """Updates that make a round (K)."""
+    concurrency: int = Field(default=40, ge=1, json_schema_extra={"unit": "tasks"})
+    """Tasks kept open (M); whoever answers is replaced at once."""
+    max_staleness: int = Field(default=20, ge=0, json_schema_extra={"unit": "model versions"})
+    """An update whose base is older is given up."""
+    rebase: bool = False
+    """Mix in the client's model itself instead of its update: w + s (w_client - w), the rule of
+    FedAsync, whose mixing weight is ``algorithm.server_learning_rate``."""
+
+    @model_validator(mode="after")
+    def _enough_tasks(self) -> AsynchronousPlan:
+        if self.concurrency < self.buffer:
+            raise ValueError(
+                f"concurrency {self.concurrency} is smaller than the buffer {self.buffer}; keep "
+                "at least as many tasks open as make a round"
+            )
+        return self
 
 
 class RoundsPlan(Value):
@@ -46,6 +73,13 @@ class RoundsPlan(Value):
     deadline: float | None = Field(default=None, gt=0, json_schema_extra={"unit": "seconds"})
     """Longest time from asking to closing a round. Left out: derived from how long earlier rounds
     took; the first round waits for every client."""
+    late_window: int = Field(default=0, ge=0, le=100, json_schema_extra={"unit": "rounds"})
+    """Rounds after its own in which an update is still merged, damped by ``staleness``. With 0 what
+    comes late is dropped."""
+    staleness: Staleness = PolynomialStaleness()
+    """How much an update of an older model version counts."""
+    asynchronous: AsynchronousPlan | None = None
+    """Left out, rounds are synchronous: a cohort is asked, and the round closes on it."""
     max_failures: int = Field(default=3, ge=0, json_schema_extra={"unit": "failed rounds in a row"})
     """Failed rounds in a row that the run survives; one more stops it."""
     server_schedule: Schedule = Constant()
@@ -53,6 +87,13 @@ class RoundsPlan(Value):
 
     @model_validator(mode="after")
     def _consistent(self) -> RoundsPlan:
+        if self.asynchronous is not None:
+            given = {"cohort", "over_selection", "late_window"} & self.model_fields_set
+            if given:
+                raise ValueError(
+                    f"{', '.join(sorted(given))} belong to synchronous rounds; leave them out, or "
+                    "leave rounds.asynchronous out"
+                )
         if self.over_selection > 1 and self.everyone:
             raise ValueError(
                 "over_selection asks more clients than the cohort, but the cohort is everyone; "
@@ -68,6 +109,8 @@ class RoundsPlan(Value):
     @property
     def everyone(self) -> bool:
         """Whether all clients take part in every round."""
+        if self.asynchronous is not None:
+            return False
         return self.cohort is None or (isinstance(self.cohort, float) and self.cohort == 1.0)
 
     def wanted(self, clients: int) -> int:
@@ -76,6 +119,8 @@ class RoundsPlan(Value):
         >>> RoundsPlan(cohort=0.1).wanted(25), RoundsPlan(cohort=10).wanted(25)
         (3, 10)
         """
+        if self.asynchronous is not None:
+            return min(self.asynchronous.buffer, clients)
         if self.cohort is None:
             return clients
         if isinstance(self.cohort, int):
@@ -89,7 +134,15 @@ class RoundsPlan(Value):
         >>> RoundsPlan(cohort=10, over_selection=1.3).asked(100)
         13
         """
+        if self.asynchronous is not None:
+            return min(clients, self.asynchronous.concurrency)
         return min(clients, math.ceil(self.wanted(clients) * self.over_selection - 1e-9))
+
+    def most(self, clients: int) -> int:
+        """Updates that one round can merge at most: its own, and late ones of earlier rounds."""
+        if self.asynchronous is not None:
+            return self.asynchronous.buffer + self.asynchronous.concurrency
+        return self.asked(clients) * (1 + self.late_window)
 
     def needed(self, clients: int) -> int:
         """Updates that make a round: the quorum, or half the cohort rounded up.

@@ -26,7 +26,6 @@ from anabranch.client.program import ClientProgram
 from anabranch.client.states import SlotFile, SlotMap
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.collect import Collected, collect
-from anabranch.coordinator.policies import Synchronous
 from anabranch.coordinator.runtime import Fate, Runtime, Work
 from anabranch.data.federation import Examples, Federation, Ragged
 from anabranch.learners.build import build_learner
@@ -123,7 +122,7 @@ class RuntimeContract:
 
     def ask(self, runtime: Runtime, work: Work) -> Collected:
         """The collected answers, within a minute."""
-        return collect(work, runtime, Synchronous(60.0), "client-{}".format)
+        return collect(work, runtime, "client-{}".format, 60.0)
 
     def memory(self, runtime: Runtime, slots: SlotFile, client: int) -> Vector | None:
         """What ``client`` remembers; a runtime whose clients keep it themselves overrides this."""
@@ -167,9 +166,9 @@ class RuntimeContract:
         simulant = fleet.build()
         with self.opened(fleet) as runtime:
             collected = self.ask(runtime, self.work(simulant))
-            assert sorted(collected.outcomes) == list(range(CLIENTS))
-            assert collected.outcomes[2].fate is Fate.FAILED
-            assert collected.outcomes[2].detail
+            assert sorted(collected.by_client) == list(range(CLIENTS))
+            assert collected.by_client[2].fate is Fate.FAILED
+            assert collected.by_client[2].detail
             assert collected.contributors == CLIENTS - 1
 
     def test_an_update_that_is_not_finite_is_refused_and_named(self) -> None:
@@ -177,8 +176,8 @@ class RuntimeContract:
         simulant = fleet.build()
         with self.opened(fleet) as runtime:
             collected = self.ask(runtime, self.work(simulant))
-            assert collected.outcomes[1].fate is Fate.REFUSED
-            assert "client-1" in collected.outcomes[1].detail
+            assert collected.by_client[1].fate is Fate.REFUSED
+            assert "client-1" in collected.by_client[1].detail
             assert collected.contributors == CLIENTS - 1
             assert np.isfinite(collected.total().sums["delta"]).all()
 
@@ -231,4 +230,4 @@ class RuntimeContract:
         with self.opened(fleet) as runtime:
             collected = self.ask(runtime, self.work(fleet.build()))
         assert collected.contributors == 0
-        assert all(o.fate is Fate.FAILED and o.detail for o in collected.outcomes.values())
+        assert all(o.fate is Fate.FAILED and o.detail for o in collected.by_client.values())

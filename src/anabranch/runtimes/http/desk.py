@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.runtime import Fate, Outcome, Payload, RuntimeEvent, Work
@@ -29,6 +29,7 @@ _WIDEST = 8
 class _Piece:
     """One piece of work: who still has to answer, and what was taken."""
 
+    work: str
     offer: TaskOffer
     limit: int
     expires: float
@@ -69,7 +70,7 @@ class Desk:
 
     def submit(self, work: Work, blob: bytes) -> None:
         """Open one task for each client of ``work``; ``blob`` is what they download."""
-        digest, task = sha256(blob), secrets.token_hex(16)
+        digest, task = sha256(blob), work.task or secrets.token_hex(16)
         offer = TaskOffer(
             task=task, kind=work.kind, round=work.round, broadcast=digest, bytes=len(blob)
         )
@@ -77,7 +78,7 @@ class Desk:
         expires = self._clock() + self._limits.task_seconds
         with self._changed:
             self._blobs[digest] = blob
-            self._pieces[task] = _Piece(offer, limit, expires, set(work.clients))
+            self._pieces[task] = _Piece(work.task, offer, limit, expires, set(work.clients))
         self._wake(work.clients)
 
     def events(self, timeout: float | None) -> Sequence[RuntimeEvent]:
@@ -96,17 +97,19 @@ class Desk:
             events, self._events = self._events, []
         return events
 
-    def abandon(self) -> Sequence[Outcome]:
-        """Close everything; what nobody has looked at yet is dropped."""
+    def abandon(self, task: str | None = None) -> Sequence[Outcome]:
+        """Close one piece of work, or all; what nobody has looked at yet is dropped."""
         with self._changed:
+            closed = [p for p in self._pieces.values() if task in (None, p.work)]
             late = [
-                Outcome(client, Fate.TOO_LATE)
-                for piece in self._pieces.values()
+                Outcome(client, Fate.TOO_LATE, task=piece.work)
+                for piece in closed
                 for client in sorted(piece.waiting)
             ]
-            late += [_unseen(e) for e in self._events if isinstance(e, Outcome)]
-            self._events.clear()
-            for piece in list(self._pieces.values()):
+            unseen = [event for event in self._events if task in (None, event.task)]
+            late += [_unseen(e) for e in unseen if isinstance(e, Outcome)]
+            self._events = [event for event in self._events if task not in (None, event.task)]
+            for piece in closed:
                 self._close(piece)
         return late
 
@@ -197,8 +200,9 @@ class Desk:
                     kept="The first answer counts.",
                 )
             seconds = self._seconds(piece, client)
-            outcome = Outcome(client, Fate.MERGED, "", seconds, len(content))
-            self._answered(piece, client, digest, [Payload(client, content), outcome])
+            outcome = Outcome(client, Fate.MERGED, "", seconds, len(content), piece.work)
+            payload = Payload(client, content, piece.work)
+            self._answered(piece, client, digest, [payload, outcome])
         return False
 
     def fail(self, task: str, client: int, fate: Fate, detail: str) -> None:
@@ -210,7 +214,8 @@ class Desk:
         with self._changed:
             piece = self._find(task, client)
             if client not in piece.taken:
-                outcome = Outcome(client, fate, detail, self._seconds(piece, client))
+                seconds = self._seconds(piece, client)
+                outcome = Outcome(client, fate, detail, seconds, task=piece.work)
                 self._answered(piece, client, "", [outcome])
 
     # Under the lock ------------------------------------------------------------------------
@@ -261,12 +266,13 @@ class Desk:
         now = self._clock()
         for piece in [piece for piece in self._pieces.values() if piece.expires <= now]:
             detail = f"no answer within {self._limits.task_seconds:g} s"
-            self._events += [Outcome(c, Fate.LOST, detail) for c in sorted(piece.waiting)]
+            waiting = sorted(piece.waiting)
+            self._events += [Outcome(c, Fate.LOST, detail, task=piece.work) for c in waiting]
             self._close(piece)
 
 
 def _unseen(outcome: Outcome) -> Outcome:
     """An answer that came, but that nobody will merge, was too late."""
     if outcome.fate is Fate.MERGED:
-        return Outcome(outcome.client, Fate.TOO_LATE, "", outcome.seconds, outcome.bytes_up)
+        return replace(outcome, fate=Fate.TOO_LATE)
     return outcome

@@ -113,7 +113,7 @@ class HttpRuntime:
     def abandon(self, task: str | None = None) -> Sequence[Outcome]:
         own = self._own.abandon(task) if self._own is not None else ()
         self._own_open = False
-        return (*own, *self._desk.abandon())
+        return (*own, *self._desk.abandon(task))
 
     def now(self) -> float:
         return time.monotonic()
