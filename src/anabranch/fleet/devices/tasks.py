@@ -1,0 +1,97 @@
+"""What becomes of tasks on devices: download, training, upload, going away and coming back.
+
+All columns, one row for each task. A phase that is broken off goes on when the device is back: a
+transfer from its last whole chunk, as the network runtime sends again less than one chunk;
+training from its last checkpoint. Where nothing is resumable the task is lost with the connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anabranch.fleet.devices.availability import Presence
+from anabranch.fleet.devices.draws import Draws
+from anabranch.fleet.view import Column
+
+__all__ = ["Phase", "work_through"]
+
+Rows = NDArray[np.int64]
+_INTERRUPTIONS = 200
+"""Interruptions of one phase after which a task counts as lost."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How one phase went, for each task.
+
+    Attributes:
+        active: seconds of work, repeated work included.
+        idle: seconds away.
+        left: seconds that the device still stays after the phase.
+        interruptions: how often it went away.
+        broken: whether the task was lost in this phase.
+    """
+
+    active: Column
+    idle: Column
+    left: Column
+    interruptions: NDArray[np.int64]
+    broken: NDArray[np.bool_]
+
+    @property
+    def seconds(self) -> Column:
+        """From the begin of the phase to its end, or to where it was lost."""
+        return self.active + self.idle
+
+
+def work_through(
+    needed: Column,
+    keep: Column,
+    left: Column,
+    rows: Rows,
+    times: Column,
+    presence: Presence,
+    draws: Draws,
+    lane: int,
+) -> Phase:
+    """Work ``needed`` seconds on each device, through its absences.
+
+    Args:
+        needed: seconds of work, undisturbed.
+        keep: seconds between points from which work goes on; 0 when it is lost instead.
+        left: seconds for which each device still stays.
+        rows: client numbers.
+        times: when each begins, on the virtual clock.
+        presence: how long devices stay and are away.
+        draws: of the task.
+        lane: first of a thousand lanes of ``draws`` for this phase.
+    """
+    count = len(rows)
+    todo, stay = needed.copy(), left.copy()
+    active, idle = np.zeros(count), np.zeros(count)
+    interruptions = np.zeros(count, np.int64)
+    broken = np.zeros(count, np.bool_)
+    off = np.flatnonzero(todo > stay)
+    for turn in range(_INTERRUPTIONS):
+        if not len(off):
+            break
+        interruptions[off] += 1
+        active[off] += stay[off]
+        safe = np.where(keep[off] > 0, keep[off], 1.0)
+        todo[off] -= np.floor(stay[off] / safe) * safe * (keep[off] > 0)
+        stay[off] = 0.0
+        broken[off[keep[off] <= 0]] = True
+        off = off[keep[off] > 0]
+        now = times[off] + active[off] + idle[off]
+        idle[off] += presence.away(rows[off], now, draws, lane + 2 * turn)
+        now = times[off] + active[off] + idle[off]
+        stay[off] = presence.session(rows[off], now, draws, lane + 2 * turn + 1)
+        off = off[todo[off] > stay[off]]
+    broken[off] = True
+    whole = ~broken
+    active[whole] += todo[whole]
+    stay[whole] -= todo[whole]
+    return Phase(active, idle, stay, interruptions, broken)
