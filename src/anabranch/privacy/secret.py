@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,12 +76,9 @@ def _create(path: Path) -> None:
         file.write(os.urandom(KEY_BYTES))
         file.flush()
         os.fsync(file.fileno())
-    try:
-        os.link(draft, path)  # fails where another process was first; its secret counts
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    with suppress(FileExistsError):  # another process was first; its secret counts
+        os.link(draft, path)
+    draft.unlink()
     _sync(path.parent)
 
 

@@ -10,9 +10,9 @@ By Poisson summation, at every point and not only on average, P(x) of the sum is
 distribution up to a factor within 1 +- 2 eta, eta = 2 exp(-2 pi^2 r^2) to within its fourth power,
 1 / r^2 = 1 / s_1^2 + a^2 / s_0^2. With s_0 = 1.75 a, 2 eta is below 2^-84.
 
-The same argument says what the noise is worth. Let Y be a continuous normal vector with variance
-sigma^2 - r^2, and let X be a discrete Gaussian on the integers with variance r^2 centred at Y. Then X
-is the discrete Gaussian up to that factor, and adding integers to Y adds them to X. So a sum of
+The same argument says what the noise is worth. Let Y be a continuous normal variable with variance
+sigma^2 - r^2, and let X be a discrete Gaussian on the integers with variance r^2 centred at Y. Then
+X is the discrete Gaussian up to that factor, and adding integers to Y adds them to X. So a sum of
 integers plus discrete Gaussian noise is computed from the sum plus continuous noise of standard
 deviation `DiscreteGaussian.equivalent` alone, and every bound for the Gaussian mechanism holds with
 that number: exact composition, sampling, correlated noise.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -43,13 +43,10 @@ class _SecretBits:
         words = _words(stream)
         self.lock = threading.Lock()
         # Kept here: the structure holds no references to them.
-        self._calls: tuple[Callable[..., object], ...] = (
-            _Interface._next64(lambda _: next(words)),
-            _Interface._next32(lambda _: next(words) >> 32),
-            _Interface._double(lambda _: (next(words) >> 11) * _DOUBLE),
-        )
-        next64, next32, double = self._calls
-        self._interface = _Interface(None, next64, next32, double, next64)
+        self._integer = _Interface._next64(lambda _: next(words))
+        self._half = _Interface._next32(lambda _: next(words) >> 32)
+        self._fraction = _Interface._double(lambda _: (next(words) >> 11) * _DOUBLE)
+        self._interface = _Interface(None, self._integer, self._half, self._fraction, self._integer)
         new = ctypes.pythonapi.PyCapsule_New
         new.restype, new.argtypes = (
             ctypes.py_object,

@@ -1,0 +1,21 @@
+"""Mechanisms: how updates are bounded, and where the noise comes from. Pure, given secret keys."""
+
+from anabranch.privacy.mechanisms.base import Mechanism, Released, RoundNoise
+from anabranch.privacy.mechanisms.central import CentralNoise
+from anabranch.privacy.mechanisms.clipping import AdaptiveClip, ClipRule, FixedClip
+from anabranch.privacy.mechanisms.distributed import DistributedNoise
+from anabranch.privacy.mechanisms.ftrl import MatrixNoise
+from anabranch.privacy.mechanisms.lattice import UnitLattice
+
+__all__ = [
+    "AdaptiveClip",
+    "CentralNoise",
+    "ClipRule",
+    "DistributedNoise",
+    "FixedClip",
+    "MatrixNoise",
+    "Mechanism",
+    "Released",
+    "RoundNoise",
+    "UnitLattice",
+]

@@ -1,0 +1,233 @@
+r"""Noise that clients add themselves: what arrives is noisy already, and a sum of enough of them is
+private against everybody, the coordinator included.
+
+Kairouz, Liu and Steinke 2021 (discrete Gaussian); Agarwal, Kairouz and Liu 2021 (Skellam). A client
+
+    clips to norm 1, rotates, multiplies by s, rounds at random to norm <= D,
+    adds its part of the noise, and sends the integers modulo 2^b
+
+The parts are provisioned: m_min updates make a round, c of their senders may tell the coordinator
+their part, so each adds variance (z D)^2 / (m_min - c), and what more clients add is on top. Only
+integers leave; they must be masked, or the coordinator sees each client's small part alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from anabranch.errors import AnabranchError
+from anabranch.privacy.mechanisms.base import DELTA, Released, RoundNoise, released_total
+from anabranch.privacy.mechanisms.clipping import AdaptiveClip, ClipRule
+from anabranch.privacy.mechanisms.modulus import needed_bits, rounded_norm, scale_for, sum_bias
+from anabranch.privacy.mechanisms.rotation import Rotation
+from anabranch.privacy.mechanisms.rounding import conditionally_rounded
+from anabranch.privacy.noise import DiscreteGaussian, SecretStream, Skellam
+from anabranch.privacy.noise.gaussian import SMOOTHING
+from anabranch.privacy.noise.table import Integers
+from anabranch.updates.norm import squared_norm
+from anabranch.updates.sections import Kind, Section, Statistics, Update, Vector, Weighting
+from anabranch.updates.total import Total
+
+__all__ = ["DistributedNoise"]
+
+_DEVIATIONS = 7.0
+"""A coordinate of the sum leaves the modulus with probability below 1e-11."""
+_FLATNESS = 2.0
+"""rho: entries of the rotation are at most sqrt(2 / d)."""
+_FLOAT32_BITS = 24
+_LEAST_LOCAL = 2.0
+"""Least noise of one client in steps: n parts are then one discrete Gaussian up to 1e-16."""
+
+
+@dataclass(frozen=True)
+class DistributedNoise:
+    """Discrete noise in parts.
+
+    Attributes:
+        dim: coordinates of an update.
+        cohort: planned cohort, the public denominator.
+        most: the most updates that can be in a sum (over-selection included).
+        fewest: m_min; a round with fewer is abandoned.
+        corrupt: c, clients whose noise the coordinator may know.
+        clip: the fixed clip norm.
+        multiplier: z, noise of the honest survivors together in clip norms.
+        bits: b of the modulus.
+        noise: distribution of a part.
+
+    Raises:
+        AnabranchError: AB-933 with an adaptive clip norm; AB-934 when the modulus is too small;
+            AB-935 when no honest survivor is left.
+    """
+
+    dim: int
+    cohort: int
+    most: int
+    fewest: int
+    corrupt: int
+    clip: ClipRule
+    multiplier: float
+    bits: int = 20
+    noise: Literal["discrete-gaussian", "skellam"] = "discrete-gaussian"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.clip, AdaptiveClip):
+            raise AnabranchError(
+                "AB-933",
+                "with noise from the clients the clip norm is fixed: nobody adds noise to the "
+                "count of unclipped updates yet.",
+                fix="use clip = { kind = 'fixed', norm = … }.",
+                kept="Nothing was started.",
+            )
+        if self.honest < 1:
+            raise AnabranchError(
+                "AB-935",
+                f"of at least {self.fewest} survivors {self.corrupt} may be corrupt, so that no "
+                "noise is certain.",
+                fix="take a larger cohort, or lower mechanism.corrupt_share or dropout_share.",
+                kept="Nothing was started.",
+            )
+        if self.local_deviation < _LEAST_LOCAL:
+            raise self._too_small()
+
+    @property
+    def honest(self) -> int:
+        """Clients whose noise is certain and unknown to the coordinator."""
+        return self.fewest - self.corrupt
+
+    @cached_property
+    def scale(self) -> float:
+        """s: steps of the clip norm, the most that the modulus holds."""
+        part = self.multiplier / math.sqrt(self.honest)
+        scale = scale_for(
+            self.bits, self.most, self.dim, 1.0, part, deviations=_DEVIATIONS, flatness=_FLATNESS
+        )
+        # The parts are larger than z s / sqrt(honest): they cover what rounding adds to the norm.
+        while self._width(scale) > 2.0**self.bits:
+            scale *= 0.995
+        return scale
+
+    def _width(self, scale: float) -> float:
+        """Twice the largest coordinate of a sum that is provided for, in steps."""
+        part = self._local(scale)
+        spread = _FLATNESS * (scale * self.most) ** 2 / self.dim + self.most * (0.25 + part**2)
+        return 2 * _DEVIATIONS * math.sqrt(spread)
+
+    def _local(self, scale: float) -> float:
+        """One client's part in steps: together the honest ones have z D, and r on top."""
+        together = self.multiplier * rounded_norm(scale, 1.0, self.dim)
+        if self.noise == "discrete-gaussian":
+            together = math.hypot(together, SMOOTHING)
+        return together / math.sqrt(self.honest)
+
+    @cached_property
+    def norm(self) -> float:
+        """D: the largest norm of a rounded update, in steps."""
+        return rounded_norm(self.scale, 1.0, self.dim)
+
+    @cached_property
+    def local_deviation(self) -> float:
+        """Standard deviation of one client's part, in steps."""
+        return self._local(self.scale)
+
+    @property
+    def distribution(self) -> DiscreteGaussian | Skellam:
+        """One client's part."""
+        if self.noise == "skellam":
+            return Skellam(self.local_deviation)
+        return DiscreteGaussian(self.local_deviation)
+
+    def realised(self, survivors: int) -> float:
+        """The noise that is in a sum, in clip norms, apart from what corrupt clients know.
+
+        Raises:
+            AnabranchError: AB-935 with fewer survivors than were provisioned for.
+        """
+        if survivors < self.fewest:
+            raise AnabranchError(
+                "AB-935",
+                f"{survivors} updates arrived, {self.fewest} are needed for the promised noise.",
+                fix="wait longer, ask more clients, or plan with a larger dropout_share.",
+                kept="The round is abandoned; nothing was released.",
+            )
+        return self.multiplier * math.sqrt((survivors - self.corrupt) / self.honest)
+
+    def sections(self) -> tuple[Section, ...]:
+        """Integers, and nothing else."""
+        kind = Kind.VECTOR if self.bits <= _FLOAT32_BITS else Kind.COUNT
+        bound = 2.0 ** (self.bits - 1)
+        return (Section(DELTA, self.dim, kind, Weighting.UNIFORM, quantum=1.0, bound=bound),)
+
+    def encode(
+        self, delta: Vector, clip: float, fraction: float, round_: int, seed: int, own: SecretStream
+    ) -> Update:
+        """The client half: integers modulo 2^b, centred at zero."""
+        values = self.integers(delta, clip, fraction, round_, seed, own).astype(np.float64)
+        wide = values.astype(np.float32) if self.bits <= _FLOAT32_BITS else values
+        return Update({DELTA: wide}, {})
+
+    def integers(
+        self, delta: Vector, clip: float, fraction: float, round_: int, seed: int, own: SecretStream
+    ) -> Integers:
+        """What is masked: shape (dim,), from -2^(b-1) to 2^(b-1) - 1."""
+        rotated = Rotation(self.dim, seed, round_).forward(_unit(delta, clip, fraction))
+        values = conditionally_rounded(rotated, self.scale, own).astype(np.int64)
+        values += self.distribution.sample(own, self.dim)
+        return centred(values, self.bits)
+
+    def release(self, total: Total, noise: RoundNoise) -> Released:
+        """The sum, turned back. No noise is added: it is in it."""
+        multiplier = self.realised(total.contributors)
+        steps = centred(np.rint(total.sums[DELTA]).astype(np.int64), self.bits)
+        flat = (steps * (noise.clip / self.scale)).astype(np.float32)
+        sums = Rotation(self.dim, noise.seed, noise.round).backward(flat)
+        deviation = math.sqrt(total.contributors) * self.local_deviation / self.scale
+        return Released(
+            total=released_total(self.dim, sums.astype(np.float64), self.cohort),
+            multiplier=multiplier,
+            deviation=deviation * noise.clip / self.cohort,
+            bias=self._bias(total.contributors),
+        )
+
+    def _bias(self, clients: int) -> float:
+        drawn = self.dim * clients * self.distribution.bias
+        if self.noise == "skellam":
+            return drawn
+        return drawn + self.dim * sum_bias(clients, self.local_deviation)
+
+    def _too_small(self) -> AnabranchError:
+        scale = _LEAST_LOCAL * math.sqrt(self.honest) / self.multiplier
+        part = self.multiplier / math.sqrt(self.honest)
+        bits = needed_bits(scale, self.most, self.dim, 1.0, part, _DEVIATIONS)
+        return AnabranchError(
+            "AB-934",
+            f"a modulus of {self.bits} bits leaves {self.local_deviation:.2g} steps for the noise "
+            f"of a client; it needs at least {_LEAST_LOCAL:g}.",
+            fix=f"set privacy.mechanism.bits to {max(bits, self.bits + 1)} or more, or take fewer "
+            "clients.",
+            kept="Nothing was started.",
+        )
+
+
+def centred(values: Integers, bits: int) -> Integers:
+    """Integers modulo 2^bits, from -2^(bits-1) to 2^(bits-1) - 1.
+
+    >>> centred(np.array([7, 8, -9]), 4).tolist()
+    [7, -8, 7]
+    """
+    half = 1 << (bits - 1)
+    return ((values + half) & ((1 << bits) - 1)) - half
+
+
+def _unit(delta: Vector, clip: float, fraction: float) -> Vector:
+    """The update in clip norms, of norm at most 1; zero where it is not finite."""
+    wide: Statistics = delta.astype(np.float64)
+    norm = math.sqrt(squared_norm(wide))
+    if not math.isfinite(norm):
+        return np.zeros(len(delta), np.float32)
+    wide *= fraction / max(norm, clip)
+    return wide.astype(np.float32)
