@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anabranch.testing.algorithm import AlgorithmContract
     from anabranch.testing.fold import FoldContract
     from anabranch.testing.learner import LearnerContract
+    from anabranch.testing.selection import SelectorContract
     from anabranch.testing.stage import StageSuite
     from anabranch.testing.states import StatesContract
     from anabranch.testing.store import StoreContract
@@ -30,6 +31,7 @@ __all__ = [
     "AlgorithmContract",
     "FoldContract",
     "LearnerContract",
+    "SelectorContract",
     "StageSuite",
     "StatesContract",
     "StoreContract",
@@ -39,6 +41,7 @@ _MODULES = {
     "AlgorithmContract": "anabranch.testing.algorithm",
     "FoldContract": "anabranch.testing.fold",
     "LearnerContract": "anabranch.testing.learner",
+    "SelectorContract": "anabranch.testing.selection",
     "StageSuite": "anabranch.testing.stage",
     "StatesContract": "anabranch.testing.states",
     "StoreContract": "anabranch.testing.store",

@@ -8,7 +8,7 @@ Everything is computed in columns over clients: 100,000 of them take millisecond
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeAlias
 
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from anabranch.fleet.history import FleetHistory
 from anabranch.fleet.selection.codes import Code, Reason
-from anabranch.fleet.view import Column, Flags, FleetView
+from anabranch.fleet.view import Column, FleetView
 from anabranch.values import Value
 
 __all__ = ["CodeColumn", "Draw", "Indices", "Known", "Selection", "Selector", "eligible_codes"]
@@ -120,13 +120,9 @@ class Selector(Value):
 
     kind: ClassVar[str] = ""
     """The name in a plan; "" for a class that a plan names as ``module:Class``."""
-    reads_losses: ClassVar[bool] = False
-    """Whether single clients' losses or norms decide: they must be visible, and are a release."""
     amplifies: ClassVar[bool] = False
     """Whether each enrolled client is drawn by an independent coin, so that a privacy claim may
     use amplification by Poisson sampling. The draw must then be secret."""
-    reads_devices: ClassVar[bool] = False
-    """Whether device columns (battery, network, predicted time) decide."""
 
     separation: int = Field(default=1, ge=1, json_schema_extra={"unit": "rounds"})
     """Rounds between two tasks of one client: 1 allows the next round, 10 nine rounds without it.
@@ -135,6 +131,16 @@ class Selector(Value):
         default=None, ge=1, json_schema_extra={"unit": "merged updates of a client"}
     )
     """Most merged updates of one client in a run; left out, there is no cap."""
+
+    @property
+    def reads_losses(self) -> bool:
+        """Whether single clients' losses decide: they must then be visible, and are a release."""
+        return False
+
+    @property
+    def floor_rounds(self) -> int | None:
+        """Rounds within which every eligible client is asked at least once; None: no promise."""
+        return None
 
     @abstractmethod
     def select(
@@ -153,10 +159,6 @@ class Selector(Value):
     def codes(self, view: FleetView, known: Known) -> CodeColumn:
         """The codes before the draw: `Code.NOT_DRAWN` for the eligible."""
         return eligible_codes(view, known, self.separation, self.max_participations)
-
-    def floor_rounds(self) -> int | None:
-        """Rounds within which every eligible client is asked at least once; None: no promise."""
-        return None
 
 
 def eligible_codes(
@@ -179,42 +181,3 @@ def eligible_codes(
     codes[view.busy] = Code.BUSY
     codes[~view.available] = Code.UNAVAILABLE
     return codes
-
-
-def smallest(keys: Column, among: Indices, count: int) -> Indices:
-    """The ``count`` members of ``among`` with the smallest keys, ascending by number.
-
-    Args:
-        keys: one for each member of ``among``.
-        among: client numbers.
-        count: how many; all of them when there are no more.
-    """
-    if count >= len(among):
-        return among
-    if count <= 0:
-        return among[:0]
-    chosen: Indices = np.sort(among[np.argpartition(keys, count - 1)[:count]])
-    return chosen
-
-
-def members(flags: Flags) -> Indices:
-    """Numbers of the clients whose flag is set, ascending."""
-    return np.flatnonzero(flags).astype(np.int64, copy=False)
-
-
-def weighted_draw(weights: Column, among: Indices, count: int, draw: Draw) -> Indices:
-    """``count`` members without replacement, one after the other by weight.
-
-    The keys -log(u) / weight of Efraimidis & Spirakis (2006): the smallest ``count`` are such a
-    draw. Members without weight come last.
-    """
-    with np.errstate(divide="ignore"):
-        keys = -np.log1p(-draw.random(len(among))) / weights
-    return smallest(np.where(weights > 0, keys, np.inf), among, count)
-
-
-def without(among: Indices, taken: Iterable[Indices]) -> Indices:
-    """Members of ``among`` that are in none of ``taken``."""
-    for part in taken:
-        among = np.setdiff1d(among, part, assume_unique=True)
-    return among

@@ -41,7 +41,6 @@ class Code(IntEnum):
     TOO_MUCH_ENERGY = 12
     MEMORY = 13
     OVER_CAP = 14
-    UNRELIABLE = 15
 
     @property
     def words(self) -> str:
@@ -69,5 +68,4 @@ _WORDS = {
     Code.TOO_MUCH_ENERGY: "a step would cost more energy than allowed",
     Code.MEMORY: "too little memory",
     Code.OVER_CAP: "drawn, but above the largest cohort",
-    Code.UNRELIABLE: "failed too often of late",
 }

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from anabranch.fleet.selection.base import Draw, Indices, Known, Selection, Selector, members
+from anabranch.fleet.selection.base import Draw, Indices, Known, Selection, Selector
 from anabranch.fleet.selection.codes import Code, Reason
+from anabranch.fleet.selection.drawing import members
 from anabranch.fleet.view import FleetView
 
 __all__ = ["Uniform", "select_uniform"]
