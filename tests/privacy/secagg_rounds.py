@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from anabranch.privacy.secure_aggregation import FixedPoint, RoundContext, client, server
+from anabranch.privacy.secure_aggregation.checking import SharedChecker
 from anabranch.privacy.secure_aggregation.primitives import public_identity
 from anabranch.privacy.secure_aggregation.streams import Lanes, lane_dtype
 
@@ -36,6 +37,7 @@ def context_of(
     attempt: int = 0,
     complete_below: int = 100,
     model: bytes = ZEROS,
+    **others: object,
 ) -> RoundContext:
     return RoundContext(
         run="run",
@@ -51,6 +53,7 @@ def context_of(
         dropout_share=dropout,
         minimum_survivors=minimum,
         complete_below=complete_below,
+        **others,  # type: ignore[arg-type]  # any other field
     )
 
 
@@ -86,11 +89,12 @@ class Round:
     state: server.ServerState = field(init=False)
     clients: dict[str, client.ClientState] = field(default_factory=dict)
     opened: set[bytes] = field(default_factory=set)
+    check: SharedChecker = field(default_factory=SharedChecker)
 
     def __post_init__(self) -> None:
         self.state = server.open_round(self.context)
 
-    def keys(self, gone: Collection[str] = ()) -> server.ServerState:
+    def keys(self, gone: Collection[str] = (), nonces: bool = True) -> server.ServerState:
         for name in self.context.roster:
             if name not in gone:
                 after, advert = client.begin(self.context, name, identity_of(name))
@@ -98,13 +102,32 @@ class Round:
                 advert = type(advert).from_bytes(advert.to_bytes())
                 self.state = server.receive_keys(self.state, advert)
         self.state = server.close_keys(self.state)
+        if nonces and not isinstance(self.state, server.Abandoned):
+            self.nonces()
+        return self.state
+
+    def nonces(self, gone: Collection[str] = ()) -> server.ServerState:
+        assert isinstance(self.state, server.CollectingNonces)
+        key_list = type(self.state.key_list).from_bytes(self.state.key_list.to_bytes())
+        for name in self.present(gone):
+            self.clients[name], opening = client.open_nonce(
+                self.clients[name], key_list, check=self.check
+            )
+            opening = type(opening).from_bytes(opening.to_bytes())
+            self.state = server.receive_nonce(self.state, opening, check=self.check.verify)
+        self.state = server.close_nonces(self.state, check=self.check.verify)
         return self.state
 
     def shares(self, gone: Collection[str] = ()) -> server.ServerState:
         assert isinstance(self.state, server.CollectingShares)
-        key_list = type(self.state.key_list).from_bytes(self.state.key_list.to_bytes())
+        nonces = type(self.state.nonces).from_bytes(self.state.nonces.to_bytes())
+        cohort = self.state.group.adverts
+        for name in [name for name in self.clients if name not in cohort]:
+            del self.clients[name]
         for name in self.present(gone):
-            self.clients[name], bundle = client.share_keys(self.clients[name], key_list)
+            self.clients[name], bundle = client.share_keys(
+                self.clients[name], nonces, check=self.check
+            )
             bundle = type(bundle).from_bytes(bundle.to_bytes())
             self.state = server.receive_shares(self.state, bundle)
         self.state = server.close_shares(self.state)
@@ -127,7 +150,9 @@ class Round:
         for name in self.present(gone):
             proposed = server.survivors_for(asked, name)
             proposed = type(proposed).from_bytes(proposed.to_bytes())
-            self.clients[name], signature = client.sign_survivors(self.clients[name], proposed)
+            self.clients[name], signature = client.sign_survivors(
+                self.clients[name], proposed, check=self.check
+            )
             signature = type(signature).from_bytes(signature.to_bytes())
             self.state = server.receive_signature(self.state, signature)
         self.state = server.close_signatures(self.state, opened=self.opened)
@@ -141,7 +166,7 @@ class Round:
         assert isinstance(self.state, server.CollectingReveals)
         request = type(self.state.request).from_bytes(self.state.request.to_bytes())
         for name in self.present(gone):
-            self.clients[name], reply = client.reveal(self.clients[name], request)
+            self.clients[name], reply = client.reveal(self.clients[name], request, check=self.check)
             reply = change(type(reply).from_bytes(reply.to_bytes()))
             self.state = server.receive_reveal(self.state, reply)
         self.state = server.close_reveals(self.state)

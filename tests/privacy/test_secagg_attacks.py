@@ -14,6 +14,7 @@ from anabranch.privacy.secure_aggregation import (
     Finished,
     KeyList,
     MaskedInput,
+    NonceList,
     Outcome,
     RoundContext,
     SurvivorSet,
@@ -26,7 +27,7 @@ from anabranch.privacy.secure_aggregation.keys import (
     pair_seed,
     self_seed,
     transport_binding,
-    transport_secret,
+    transport_key,
 )
 from anabranch.privacy.secure_aggregation.message import signed
 from anabranch.privacy.secure_aggregation.messages import (
@@ -285,7 +286,7 @@ def test_every_secret_takes_all_its_entropy_from_the_argument() -> None:
 
     context = context_of(6)
     one, _ = client.begin(context, FIRST, identity_of(FIRST), entropy=entropy)
-    assert asked == [32, 32, 32]
+    assert asked == [32, 32, 32, 32]
     two, _ = client.begin(context, FIRST, identity_of(FIRST))
     three, _ = client.begin(context, FIRST, identity_of(FIRST))
     assert len({one.keys.seed, two.keys.seed, three.keys.seed}) == 3
@@ -320,7 +321,7 @@ def test_a_client_with_another_model_is_refused() -> None:
 
 def swapped(play: Round) -> tuple[KeyList, bytes]:
     """The key list with the server's transport key for the second client."""
-    assert isinstance(play.state, server.CollectingShares)
+    assert isinstance(play.state, server.CollectingNonces)
     secret = new_agreement_key(lambda size: b"\x05" * size)
     adverts = list(play.state.key_list.adverts)
     own = replace(adverts[1], transport_key=public_agreement_key(secret))
@@ -342,11 +343,18 @@ def test_control_a_server_whose_keys_are_trusted_reads_the_shares() -> None:
     play = Round(context)
     play.state = server.close_keys(state)
     key_list, secret = swapped(play)
-    after, bundle = client.share_keys(clients[FIRST], key_list)
+    openings = []
+    mine = clients[SECOND].keys  # the server plays the second client
+    clients[SECOND] = client.AwaitingKeys(replace(mine, advert=key_list.adverts[1]))
+    for name in context.roster:
+        clients[name], opening = client.open_nonce(clients[name], key_list)
+        openings.append(opening)
+    nonces = NonceList(context=context.digest, openings=tuple(openings))
+    after, bundle = client.share_keys(clients[FIRST], nonces)
     share = bundle.shares[0]
     assert share.recipient == SECOND
     dealer_key = after.group.adverts[FIRST].transport_key
-    key = transport_secret(secret, dealer_key, after.group.digest, FIRST, SECOND)
+    key = transport_key(secret, dealer_key, after.group.digest, FIRST, SECOND)
     commitments = share.seed_commitment + share.key_commitment
     bound = transport_binding(after.group.digest, FIRST, SECOND, commitments)
     opened = open_sealed(key, share.sealed, bound)
@@ -356,10 +364,10 @@ def test_control_a_server_whose_keys_are_trusted_reads_the_shares() -> None:
 
 def test_keys_that_the_enrolled_client_did_not_sign_are_refused() -> None:
     play = Round(context_of(6))
-    play.keys()
+    play.keys(nonces=False)
     key_list, _ = swapped(play)
     with pytest.raises(AnabranchError, match="AB-958"):
-        client.share_keys(play.clients[FIRST], key_list)
+        client.open_nonce(play.clients[FIRST], key_list)
 
 
 # Wrap-around.
@@ -416,8 +424,8 @@ def test_a_dealer_that_shares_another_seed_is_named() -> None:
     play = Round(context)
     play.keys()
     lying = play.clients[FIRST]
-    assert isinstance(lying, client.AwaitingKeys)
-    play.clients[FIRST] = client.AwaitingKeys(replace(lying.keys, seed=b"\x01" * 32))
+    assert isinstance(lying, client.AwaitingNonces)
+    play.clients[FIRST] = replace(lying, keys=replace(lying.keys, seed=b"\x01" * 32))
     play.shares()
     play.inputs(vectors_of(context, 1))
     play.signatures()

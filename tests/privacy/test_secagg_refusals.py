@@ -14,6 +14,8 @@ from anabranch.privacy.secure_aggregation import (
     KeyAdvert,
     KeyList,
     MaskedInput,
+    NonceList,
+    NonceOpening,
     RoundContext,
     ShareBundle,
     ShareDelivery,
@@ -27,7 +29,7 @@ from anabranch.privacy.secure_aggregation import (
 from anabranch.privacy.secure_aggregation.message import Message, signed
 
 FIRST, SECOND, THIRD, *_ = names_of(5)
-STAGES = ("keys", "shares", "inputs", "signatures")
+STAGES = ("listed", "keys", "shares", "inputs", "signatures")
 
 
 def refused(code: str) -> pytest.RaisesExc[AnabranchError]:
@@ -37,8 +39,8 @@ def refused(code: str) -> pytest.RaisesExc[AnabranchError]:
 def until(stage: str, context: RoundContext | None = None) -> Round:
     """A round of five whose stage ``stage`` has just been closed."""
     play = Round(context or context_of(5, 4))
-    play.keys()
-    if stage != "keys":
+    play.keys(nonces=stage != "listed")
+    if stage not in ("listed", "keys"):
         play.shares()
     if stage in ("inputs", "signatures"):
         play.inputs(vectors_of(play.context, 1))
@@ -50,10 +52,14 @@ def until(stage: str, context: RoundContext | None = None) -> Round:
 def messages_of(context: RoundContext) -> dict[str, Message]:
     """One valid message of each kind."""
     _, advert = client.begin(context, FIRST, identity_of(FIRST))
-    play = until("keys", context)
-    assert isinstance(play.state, server.CollectingShares)
+    play = until("listed", context)
+    assert isinstance(play.state, server.CollectingNonces)
     key_list = play.state.key_list
-    _, bundle = client.share_keys(play.clients[FIRST], key_list)
+    _, opening = client.open_nonce(play.clients[FIRST], key_list)
+    play.nonces()
+    assert isinstance(play.state, server.CollectingShares)
+    nonces = play.state.nonces
+    _, bundle = client.share_keys(play.clients[FIRST], nonces)
     play.shares()
     delivery = server.delivery_for(play.state, FIRST)
     vectors = vectors_of(context, 1)
@@ -66,13 +72,16 @@ def messages_of(context: RoundContext) -> dict[str, Message]:
     assert isinstance(play.state, server.CollectingReveals)
     request = play.state.request
     _, reply = client.reveal(play.clients[FIRST], request)
-    made = (advert, key_list, bundle, delivery, sent, proposed, signature, request, reply)
+    keys = (advert, key_list, opening, nonces)
+    made = (*keys, bundle, delivery, sent, proposed, signature, request, reply)
     return {type(message).__name__: message for message in made}
 
 
 KINDS: list[type[Message]] = [
     KeyAdvert,
     KeyList,
+    NonceOpening,
+    NonceList,
     ShareBundle,
     ShareDelivery,
     MaskedInput,
@@ -106,6 +115,7 @@ def test_every_message_returns_from_its_bytes_and_no_cut_of_them(
 
 SERVER_STEPS: list[tuple[str, Callable[[server.ServerState, Message], object]]] = [
     ("KeyAdvert", server.receive_keys),
+    ("NonceOpening", server.receive_nonce),
     ("ShareBundle", server.receive_shares),
     ("MaskedInput", server.receive_input),
     ("SurvivorSignature", server.receive_signature),
@@ -117,7 +127,7 @@ def server_at(context: RoundContext, step: int) -> server.ServerState:
     return server.open_round(context) if step == 0 else until(STAGES[step - 1], context).state
 
 
-@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize("step", range(6))
 def test_the_coordinator_refuses_replays_forgeries_and_disorder(step: int) -> None:
     context = context_of(5, 4)
     kind, receive = SERVER_STEPS[step]
@@ -131,13 +141,13 @@ def test_the_coordinator_refuses_replays_forgeries_and_disorder(step: int) -> No
         receive(state, forged)
     with refused("AB-958"):
         receive(state, signed(replace(forged, sender="nobody"), identity_of("nobody")))
-    for other in range(5):
+    for other in range(6):
         if other != step:
             with refused("AB-956"):
                 receive(server_at(context, other), forged)
 
 
-@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize("step", range(6))
 def test_the_coordinator_takes_one_message_of_each_kind_from_a_client(step: int) -> None:
     context = context_of(5, 4)
     _, receive = SERVER_STEPS[step]
@@ -155,8 +165,10 @@ def test_the_coordinator_takes_one_message_of_each_kind_from_a_client(step: int)
 
 def answer(play: Round, step: int) -> Message:
     before, state = play.clients[FIRST], play.state
+    if isinstance(state, server.CollectingNonces):
+        return client.open_nonce(before, state.key_list)[1]
     if isinstance(state, server.CollectingShares):
-        return client.share_keys(before, state.key_list)[1]
+        return client.share_keys(before, state.nonces)[1]
     if isinstance(state, server.CollectingInputs):
         vector = vectors_of(play.context, 1)[FIRST]
         return client.mask_input(before, server.delivery_for(state, FIRST), vector)[1]
@@ -167,16 +179,15 @@ def answer(play: Round, step: int) -> Message:
 
 
 def test_a_client_refuses_steps_out_of_order() -> None:
-    play = until("keys")
-    assert isinstance(play.state, server.CollectingShares)
-    waiting, key_list = play.clients[FIRST], play.state.key_list
+    play = until("listed")
+    waiting, key_list = play.clients[FIRST], key_list_of(play)
     with refused("AB-956"):
         client.sign_survivors(
             waiting, SurvivorSet(context=key_list.context, survivors=(), proofs=())
         )
-    after, _ = client.share_keys(waiting, key_list)
+    after, _ = client.open_nonce(waiting, key_list)
     with refused("AB-956"):
-        client.share_keys(after, key_list)
+        client.open_nonce(after, key_list)
 
 
 def test_a_client_that_is_done_reveals_nothing_more() -> None:
@@ -184,8 +195,11 @@ def test_a_client_that_is_done_reveals_nothing_more() -> None:
     assert isinstance(play.state, server.CollectingReveals)
     request = play.state.request
     done, _ = client.reveal(play.clients[FIRST], request)
+    # A coordinator that lost the answer may ask again, and gets the same one; nothing else.
+    again, reply = client.reveal(done, request)
+    assert (again, reply) == (done, client.reveal(play.clients[FIRST], request)[1])
     with refused("AB-956"):
-        client.reveal(done, request)
+        client.reveal(done, replace(request, dropped=(SECOND,)))
     # A client restored from an older state knows from its log that the context was opened.
     with refused("AB-963"):
         client.reveal(play.clients[FIRST], request, opened={done.opened})
@@ -205,34 +219,40 @@ def test_a_client_needs_its_enrolled_identity() -> None:
 
 
 def key_list_of(play: Round) -> KeyList:
-    assert isinstance(play.state, server.CollectingShares)
+    assert isinstance(play.state, server.CollectingNonces)
     return play.state.key_list
 
 
 def test_key_lists_that_differ_from_what_clients_signed_are_refused() -> None:
-    play = until("keys")
+    play = until("listed")
     key_list, waiting = key_list_of(play), play.clients[FIRST]
     adverts = key_list.adverts
     with refused("AB-959"):
-        client.share_keys(waiting, replace(key_list, adverts=adverts[::-1]))
+        client.open_nonce(waiting, replace(key_list, adverts=adverts[::-1]))
     with refused("AB-959"):
-        client.share_keys(waiting, replace(key_list, adverts=adverts[1:]))
+        client.open_nonce(waiting, replace(key_list, adverts=adverts[1:]))
     with refused("AB-953"):
-        client.share_keys(waiting, replace(key_list, adverts=adverts[:1]))
+        client.open_nonce(waiting, replace(key_list, adverts=adverts[:1]))
     _, again = client.begin(play.context, FIRST, identity_of(FIRST))
     with refused("AB-959"):
-        client.share_keys(waiting, replace(key_list, adverts=(again, *adverts[1:])))
+        client.open_nonce(waiting, replace(key_list, adverts=(again, *adverts[1:])))
 
 
 def test_keys_of_small_order_are_refused_at_both_ends() -> None:
-    play = until("keys")
+    play = until("listed")
     key_list = key_list_of(play)
     bad = signed(replace(key_list.adverts[1], mask_key=bytes(32)), identity_of(SECOND))
     with refused("AB-959"):
         server.receive_keys(server.open_round(play.context), bad)
+    lying = play.clients[SECOND]
+    assert isinstance(lying, client.AwaitingKeys)
+    play.clients[SECOND] = client.AwaitingKeys(replace(lying.keys, advert=bad))
     adverts = (key_list.adverts[0], bad, *key_list.adverts[2:])
+    listed = replace(key_list, adverts=adverts)
+    opened = [client.open_nonce(play.clients[name], listed) for name in play.clients]
+    nonces = NonceList(context=listed.context, openings=tuple(opening for _, opening in opened))
     with refused("AB-959"):
-        client.share_keys(play.clients[FIRST], replace(key_list, adverts=adverts))
+        client.share_keys(opened[0][0], nonces)
 
 
 def test_deliveries_that_differ_from_the_graph_are_refused() -> None:
@@ -275,7 +295,8 @@ def test_one_neighbour_that_seals_nonsense_is_named_and_stops_nobody() -> None:
 
 def test_bundles_that_miss_a_neighbour_are_refused() -> None:
     play = until("keys")
-    _, bundle = client.share_keys(play.clients[FIRST], key_list_of(play))
+    assert isinstance(play.state, server.CollectingShares)
+    _, bundle = client.share_keys(play.clients[FIRST], play.state.nonces)
     short = signed(replace(bundle, shares=bundle.shares[1:]), identity_of(FIRST))
     with refused("AB-961"):
         server.receive_shares(play.state, short)
@@ -334,7 +355,7 @@ def test_secrets_are_not_printed() -> None:
     state = play.clients[FIRST]
     assert isinstance(state, client.AwaitingSurvivors)
     shown = repr(state)
-    for secret in (state.keys.seed, state.keys.mask_secret, state.keys.identity):
+    for secret in (state.keys.seed, state.keys.mask.root, state.keys.nonce, state.keys.identity):
         assert repr(secret)[2:-1] not in shown
 
 

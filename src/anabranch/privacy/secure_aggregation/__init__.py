@@ -7,9 +7,13 @@ per client. It carries no message and keeps no file. No plan uses it yet.
 
 from anabranch.privacy.secure_aggregation.context import RoundContext
 from anabranch.privacy.secure_aggregation.fixed_point import FixedPoint
-from anabranch.privacy.secure_aggregation.messages import (
+from anabranch.privacy.secure_aggregation.key_messages import (
     KeyAdvert,
     KeyList,
+    NonceList,
+    NonceOpening,
+)
+from anabranch.privacy.secure_aggregation.messages import (
     MaskedInput,
     ShareBundle,
     ShareDelivery,
@@ -31,6 +35,8 @@ __all__ = [
     "KeyList",
     "MaskedInput",
     "Neighbourhood",
+    "NonceList",
+    "NonceOpening",
     "Outcome",
     "RoundContext",
     "ShareBundle",

@@ -2,8 +2,9 @@
 
 ::
 
-    begin -> AwaitingKeys -> share_keys -> AwaitingShares -> mask_input -> AwaitingSurvivors
-          -> sign_survivors -> AwaitingSignatures -> reveal -> Done
+    begin -> AwaitingKeys -> open_nonce -> AwaitingNonces -> share_keys -> AwaitingShares
+          -> mask_input -> AwaitingSurvivors -> sign_survivors -> AwaitingSignatures
+          -> reveal -> Done
 
 A state is a value; a step takes a state and a message and gives the next state and the answer. A
 step that refuses raises, and the caller still has the state it had. A client that gives up simply
@@ -20,8 +21,10 @@ from collections.abc import Container
 from typing import TypeVar
 
 from anabranch.errors import AnabranchError
+from anabranch.privacy.secure_aggregation.checking import Checker
 from anabranch.privacy.secure_aggregation.client_states import (
     AwaitingKeys,
+    AwaitingNonces,
     AwaitingShares,
     AwaitingSignatures,
     AwaitingSurvivors,
@@ -33,14 +36,25 @@ from anabranch.privacy.secure_aggregation.dealing import deal, open_delivery
 from anabranch.privacy.secure_aggregation.group import (
     check_context,
     check_usable,
-    form_group,
+    commit_nonce,
     survivors_fault,
 )
-from anabranch.privacy.secure_aggregation.keys import Keys, commit_seed, pair_seed, self_seed
-from anabranch.privacy.secure_aggregation.message import signed
-from anabranch.privacy.secure_aggregation.messages import (
+from anabranch.privacy.secure_aggregation.key_messages import (
     KeyAdvert,
     KeyList,
+    NonceList,
+    NonceOpening,
+)
+from anabranch.privacy.secure_aggregation.keys import (
+    Keys,
+    commit_seed,
+    new_mask_root,
+    pair_seed,
+    self_seed,
+    told_contribution,
+)
+from anabranch.privacy.secure_aggregation.message import signed
+from anabranch.privacy.secure_aggregation.messages import (
     MaskedInput,
     RevealedShare,
     ShareBundle,
@@ -53,16 +67,20 @@ from anabranch.privacy.secure_aggregation.messages import (
 )
 from anabranch.privacy.secure_aggregation.packing import pack
 from anabranch.privacy.secure_aggregation.primitives import (
+    KEY_BYTES,
     Entropy,
+    digest,
+    kem_public,
     new_agreement_key,
     public_agreement_key,
     public_identity,
     require_cryptography,
-    verify,
+    require_kem,
 )
 from anabranch.privacy.secure_aggregation.refusals import (
     bad_signature,
     key_list_refused,
+    nonces_refused,
     out_of_order,
     survivors_refused,
 )
@@ -71,6 +89,7 @@ from anabranch.privacy.secure_aggregation.streams import Lanes, add_streams, lan
 
 __all__ = [
     "AwaitingKeys",
+    "AwaitingNonces",
     "AwaitingShares",
     "AwaitingSignatures",
     "AwaitingSurvivors",
@@ -79,6 +98,7 @@ __all__ = [
     "already_opened",
     "begin",
     "mask_input",
+    "open_nonce",
     "reveal",
     "share_keys",
     "sign_survivors",
@@ -86,6 +106,7 @@ __all__ = [
 
 
 T = TypeVar("T")
+_PLAIN = Checker()
 
 
 def _expect(state: object, kind: type[T], step: str) -> T:
@@ -132,34 +153,67 @@ def begin(
             AB-963 if the context was unmasked before.
     """
     require_cryptography()
+    if context.hybrid:
+        require_kem()
     already_opened(context, opened)
     if context.roster.get(name) != public_identity(identity):
         raise bad_signature(name, "the roster's entry")
-    mask, transport = new_agreement_key(entropy), new_agreement_key(entropy)
-    seed = new_secret(entropy)
+    mask, transport = new_mask_root(context.hybrid, entropy), new_agreement_key(entropy)
+    transport_kem = entropy(2 * KEY_BYTES) if context.hybrid else b""
+    seed, nonce = new_secret(entropy), entropy(KEY_BYTES)
+    mask_key, mask_kem = mask.public()
     advert = KeyAdvert(
         context=context.digest,
         sender=name,
-        mask_key=public_agreement_key(mask),
+        mask_key=mask_key,
         transport_key=public_agreement_key(transport),
         seed_commitment=commit_seed(context.digest, name, seed),
+        nonce_commitment=commit_nonce(context.digest, name, nonce),
+        mask_kem=mask_kem,
+        transport_kem=kem_public(transport_kem) if context.hybrid else b"",
     )
     advert = signed(advert, identity)
-    return AwaitingKeys(Keys(context, identity, mask, transport, seed, advert)), advert
+    keys = Keys(context, identity, mask, transport, seed, nonce, advert, transport_kem)
+    return AwaitingKeys(keys), advert
+
+
+def open_nonce(
+    state: ClientState, key_list: KeyList, *, check: Checker = _PLAIN
+) -> tuple[AwaitingNonces, NonceOpening]:
+    """Check the key list and open the nonce for it: once, and for no other list.
+
+    Args:
+        check: makes the checks that all clients make alike.
+
+    Raises:
+        AnabranchError: AB-953 to AB-959, see ``accept_keys``; AB-956 in another state.
+    """
+    keys = _expect(state, AwaitingKeys, "open_nonce").keys
+    ring = check.accept_keys(keys.context, key_list)
+    if ring.adverts.get(keys.name) != keys.advert:
+        raise key_list_refused(f"the keys of {keys.name} itself are missing or changed")
+    opening = NonceOpening(
+        context=keys.context.digest, sender=keys.name, listed=ring.digest, nonce=keys.nonce
+    )
+    return AwaitingNonces(keys, ring), signed(opening, keys.identity)
 
 
 def share_keys(
-    state: ClientState, key_list: KeyList, *, entropy: Entropy = os.urandom
+    state: ClientState,
+    nonces: NonceList,
+    *,
+    check: Checker = _PLAIN,
+    entropy: Entropy = os.urandom,
 ) -> tuple[AwaitingShares, ShareBundle]:
-    """Check the key list and deal shares of both secrets to the neighbours.
+    """Derive cohort and graph from the nonces, and deal shares of both secrets to the neighbours.
 
     Raises:
-        AnabranchError: AB-953 to AB-959, see ``form_group``; AB-956 in another state.
+        AnabranchError: AB-953 to AB-959 and AB-965, see ``form_group``; AB-956 in another state.
     """
-    keys = _expect(state, AwaitingKeys, "share_keys").keys
-    group = form_group(keys.context, key_list)
-    if group.adverts.get(keys.name) != keys.advert:
-        raise key_list_refused(f"the keys of {keys.name} itself are missing or changed")
+    before = _expect(state, AwaitingNonces, "share_keys")
+    keys, group = before.keys, check.form_group(before.ring, nonces)
+    if keys.name not in group.adverts:
+        raise nonces_refused(f"{keys.name} is not in the cohort that they draw")
     for name in group.graph[keys.name]:
         check_usable(group.adverts[name])
     bundle = ShareBundle(
@@ -190,9 +244,12 @@ def mask_input(
     masked = vector.copy()
     plus = [self_seed(keys.seed, active, keys.name)]
     minus: list[bytes] = []
+    told = {share.dealer: share.pair_kem for share in delivery.shares}
+    secret = keys.mask_secret
     for peer in sorted(active.graph[keys.name]):
         public = group.adverts[peer].mask_key
-        seed = pair_seed(keys.mask_secret, public, active, keys.name, peer)
+        more = told_contribution(keys.mask, keys.name, peer, told[peer])
+        seed = pair_seed(secret, public, active, keys.name, peer, more)
         (plus if peer < keys.name else minus).append(seed)
     add_streams(masked, plus, minus, bits)
     sent = MaskedInput(
@@ -223,7 +280,7 @@ def _check_vector(context: RoundContext, vector: Lanes) -> None:
 
 
 def sign_survivors(
-    state: ClientState, proposed: SurvivorSet
+    state: ClientState, proposed: SurvivorSet, *, check: Checker = _PLAIN
 ) -> tuple[AwaitingSignatures, SurvivorSignature]:
     """Sign the set of survivors: once, and only one that hides every member.
 
@@ -240,7 +297,7 @@ def sign_survivors(
         fault = f"it lacks {keys.name}, which sent its vector"
     if fault is not None:
         raise survivors_refused(fault)
-    _check_proofs(before, proposed)
+    _check_proofs(before, proposed, check)
     signature = SurvivorSignature(
         context=keys.context.digest,
         sender=keys.name,
@@ -249,7 +306,7 @@ def sign_survivors(
     return AwaitingSignatures(before, proposed.survivors), signed(signature, keys.identity)
 
 
-def _check_proofs(state: AwaitingSurvivors, proposed: SurvivorSet) -> None:
+def _check_proofs(state: AwaitingSurvivors, proposed: SurvivorSet, check: Checker) -> None:
     """A neighbour that was told of other participants has other masks: its seed stays closed."""
     context, active = state.keys.context, state.active
     wanted = active.graph[state.keys.name] & frozenset(proposed.survivors)
@@ -257,25 +314,33 @@ def _check_proofs(state: AwaitingSurvivors, proposed: SurvivorSet) -> None:
         raise survivors_refused("it does not prove the input of each surviving neighbour")
     for proof in proposed.proofs:
         content = proof.signed_content(context.digest, active.digest)
-        if not verify(context.roster[proof.sender], proof.signature, content):
+        if not check.verify(context.roster[proof.sender], proof.signature, content):
             raise survivors_refused(f"{proof.sender} did not mask for the same participants")
 
 
 def reveal(
-    state: ClientState, request: UnmaskRequest, *, opened: Container[bytes] = ()
+    state: ClientState,
+    request: UnmaskRequest,
+    *,
+    opened: Container[bytes] = (),
+    check: Checker = _PLAIN,
 ) -> tuple[Done, UnmaskReply]:
     """Reveal one share of each neighbour: of a survivor's seed, of a dropped client's key.
+
+    A client that is done gives the same answer to the same request, and no answer to another.
 
     Raises:
         AnabranchError: AB-955, AB-956; AB-962 if the request is not the signed set, asks for both
             secrets of a client, or has fewer valid signatures than the quorum; AB-963 if the
             context was unmasked before.
     """
+    if isinstance(state, Done) and state.request == digest("request", request.to_bytes()):
+        return state, UnmaskReply.from_bytes(state.reply)
     waiting = _expect(state, AwaitingSignatures, "reveal")
     before, keys = waiting.before, waiting.before.keys
     check_context(keys.context, request, "the coordinator")
     already_opened(keys.context, opened)
-    _check_request(waiting, request)
+    _check_request(waiting, request, check)
     survivors = frozenset(request.survivors)
     shares = []
     for dealer, held in sorted(before.held.items()):
@@ -283,10 +348,12 @@ def reveal(
         value = held.seed if kind is ShareKind.SEED else held.key
         shares.append(RevealedShare(dealer=dealer, kind=kind, value=value))
     reply = UnmaskReply(context=keys.context.digest, sender=keys.name, shares=tuple(shares))
-    return Done(keys.context.digest), signed(reply, keys.identity)
+    reply = signed(reply, keys.identity)
+    asked = digest("request", request.to_bytes())
+    return Done(keys.context.digest, asked, reply.to_bytes()), reply
 
 
-def _check_request(state: AwaitingSignatures, request: UnmaskRequest) -> None:
+def _check_request(state: AwaitingSignatures, request: UnmaskRequest, check: Checker) -> None:
     active, context = state.before.active, state.before.keys.context
     if both := sorted(set(request.survivors) & set(request.dropped)):
         raise survivors_refused(f"it asks for both secrets of {both[0]}")
@@ -298,10 +365,11 @@ def _check_request(state: AwaitingSignatures, request: UnmaskRequest) -> None:
     names = [name for name, _ in request.signatures]
     if names != sorted(set(names)) or not set(names) <= set(request.survivors):
         raise survivors_refused("its signatures are not of distinct survivors")
-    if len(names) < context.quorum:
-        raise survivors_refused(f"{len(names)} clients signed, {context.quorum} must")
+    quorum = state.before.group.quorum
+    if len(names) < quorum:
+        raise survivors_refused(f"{len(names)} clients signed, {quorum} must")
     view = active.view(request.survivors)
     for name, signature in request.signatures:
         content = SurvivorSignature(context=context.digest, sender=name, view=view)
-        if not verify(context.roster[name], signature, content.signed_content()):
+        if not check.verify(context.roster[name], signature, content.signed_content()):
             raise survivors_refused(f"{name} did not sign this set")

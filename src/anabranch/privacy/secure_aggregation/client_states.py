@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from anabranch.privacy.secure_aggregation.dealing import Held
-from anabranch.privacy.secure_aggregation.group import Active, Group
+from anabranch.privacy.secure_aggregation.group import Active, Group, KeyRing
 from anabranch.privacy.secure_aggregation.keys import Keys
 
 __all__ = [
     "AwaitingKeys",
+    "AwaitingNonces",
     "AwaitingShares",
     "AwaitingSignatures",
     "AwaitingSurvivors",
@@ -24,6 +25,14 @@ class AwaitingKeys:
     """Keys are advertised; the key list comes next."""
 
     keys: Keys
+
+
+@dataclass(frozen=True)
+class AwaitingNonces:
+    """The nonce is opened, for this list and no other; those of the others come next."""
+
+    keys: Keys
+    ring: KeyRing
 
 
 @dataclass(frozen=True)
@@ -64,9 +73,15 @@ class Done:
 
     Attributes:
         opened: digest of the context; keep it, and refuse the context for ever.
+        request: digest of the request that was answered.
+        reply: the answer, for a coordinator that lost it; the same request gets the same answer.
     """
 
     opened: bytes
+    request: bytes = b""
+    reply: bytes = field(default=b"", repr=False)
 
 
-ClientState = AwaitingKeys | AwaitingShares | AwaitingSurvivors | AwaitingSignatures | Done
+ClientState = (
+    AwaitingKeys | AwaitingNonces | AwaitingShares | AwaitingSurvivors | AwaitingSignatures | Done
+)

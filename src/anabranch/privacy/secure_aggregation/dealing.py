@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from anabranch.privacy.secure_aggregation.group import Active, Group, active_fault, check_context
-from anabranch.privacy.secure_aggregation.keys import Keys, transport_binding, transport_secret
+from anabranch.privacy.secure_aggregation.group import (
+    Active,
+    Group,
+    active_fault,
+    check_context,
+    told_fits,
+)
+from anabranch.privacy.secure_aggregation.keys import Keys, transport_binding, transport_key
 from anabranch.privacy.secure_aggregation.messages import SealedShare, ShareDelivery, ShareKind
-from anabranch.privacy.secure_aggregation.primitives import KEY_BYTES, Entropy, open_sealed, seal
+from anabranch.privacy.secure_aggregation.primitives import (
+    KEY_BYTES,
+    Entropy,
+    decapsulate,
+    encapsulate,
+    open_sealed,
+    seal,
+)
 from anabranch.privacy.secure_aggregation.refusals import share_unreadable, shares_refused
 from anabranch.privacy.secure_aggregation.sharing import commit_share, split
 
@@ -28,7 +41,7 @@ def deal(keys: Keys, group: Group, entropy: Entropy) -> tuple[SealedShare, ...]:
     places = group.places
     holders = [places[name] for name in neighbours]
     seeds = split(keys.seed, group.threshold, holders, entropy)
-    secrets = split(keys.mask_secret, group.threshold, holders, entropy)
+    secrets = split(keys.mask.root, group.threshold, holders, entropy)
     return tuple(
         _seal(keys, group, name, Held(seeds[places[name]], secrets[places[name]]), entropy)
         for name in neighbours
@@ -44,26 +57,43 @@ def _commitments(group: Group, dealer: str, to: str, held: Held) -> tuple[bytes,
 
 def _seal(keys: Keys, group: Group, to: str, held: Held, entropy: Entropy) -> SealedShare:
     seed, key = _commitments(group, keys.name, to, held)
-    public = group.adverts[to].transport_key
-    secret = transport_secret(keys.transport_secret, public, group.digest, keys.name, to)
-    bound = transport_binding(group.digest, keys.name, to, seed + key)
+    theirs = group.adverts[to]
+    kem, ciphertext, told = b"", b"", b""
+    if keys.mask.hybrid:
+        kem, ciphertext = encapsulate(theirs.transport_kem)
+        told = keys.mask.tell(to, theirs.mask_kem) if keys.name < to else b""
+    secret = transport_key(
+        keys.transport_secret, theirs.transport_key, group.digest, keys.name, to, kem
+    )
+    bound = transport_binding(group.digest, keys.name, to, seed + key + ciphertext + told)
     return SealedShare(
         dealer=keys.name,
         recipient=to,
         seed_commitment=seed,
         key_commitment=key,
         sealed=seal(secret, held.seed + held.key, bound, entropy),
+        transport_kem=ciphertext,
+        pair_kem=told,
     )
 
 
 def open_share(keys: Keys, group: Group, share: SealedShare) -> Held | None:
     """The shares inside, or None if they do not open or are not what the dealer committed to."""
-    public = group.adverts[share.dealer].transport_key
-    secret = transport_secret(
-        keys.transport_secret, public, group.digest, share.dealer, share.recipient
+    try:
+        kem = decapsulate(keys.transport_kem, share.transport_kem) if keys.mask.hybrid else b""
+    except ValueError:
+        return None
+    secret = transport_key(
+        keys.transport_secret,
+        group.adverts[share.dealer].transport_key,
+        group.digest,
+        share.dealer,
+        share.recipient,
+        kem,
     )
     commitments = share.seed_commitment + share.key_commitment
-    bound = transport_binding(group.digest, share.dealer, share.recipient, commitments)
+    public = commitments + share.transport_kem + share.pair_kem
+    bound = transport_binding(group.digest, share.dealer, share.recipient, public)
     content = open_sealed(secret, share.sealed, bound)
     if content is None or len(content) != 2 * KEY_BYTES:
         return None
@@ -95,7 +125,9 @@ def open_delivery(
     if fault := active_fault(group, active):
         raise shares_refused(fault)
     dealers = [share.dealer for share in delivery.shares]
-    meant = all(share.recipient == keys.name for share in delivery.shares)
+    meant = all(
+        share.recipient == keys.name and told_fits(keys.context, share) for share in delivery.shares
+    )
     if not meant or dealers != sorted(active.graph[keys.name]):
         raise shares_refused("they are not one share from each participating neighbour")
     opened = {share.dealer: open_share(keys, group, share) for share in delivery.shares}

@@ -1,8 +1,9 @@
-"""Who shares masks with whom: a ring in an order that the key list decides.
+"""Who takes part and who shares masks with whom: a draw and a ring that the nonces decide.
 
 Clients are put on a ring in the order of a hash of their names under a public seed, and each is
 joined to the k/2 clients before and after it (a Harary graph after a random permutation). Everybody
-who has the key list computes the same graph; the coordinator does not choose it.
+who has the key list and the opened nonces computes the same cohort and the same graph; the
+coordinator does not choose them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ from collections.abc import Sequence
 
 from anabranch.privacy.secure_aggregation.primitives import digest
 
-__all__ = ["neighbour_graph"]
+__all__ = ["drawn_cohort", "neighbour_graph"]
+
+
+def drawn_cohort(names: Sequence[str], size: int, seed: bytes) -> list[str]:
+    """The ``size`` names whose hashes under ``seed`` come first."""
+    if size >= len(names):
+        return list(names)
+    return sorted(names, key=lambda name: (digest("draw", seed, name.encode()), name))[:size]
 
 
 def neighbour_graph(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self, TypeVar
 
-from anabranch.privacy.secure_aggregation.primitives import DIGEST_BYTES, sign
+from anabranch.privacy.secure_aggregation.primitives import DIGEST_BYTES, digest, sign
 from anabranch.privacy.secure_aggregation.refusals import malformed
 from anabranch.privacy.secure_aggregation.wire import Reader, Writer
 
@@ -49,6 +50,11 @@ class Message(ABC):
         writer = self._head()
         self._write(writer)
         return writer.finish()
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """Digest of the message."""
+        return digest("message", self.to_bytes())
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:

@@ -1,4 +1,4 @@
-"""The nine messages of a round: frozen values, with bytes that a client in any language can make.
+"""The messages of a round after the keys: frozen values of canonical bytes.
 
 A message is ``"anabranch-secagg"``, version (u8), kind (u8), context digest (32 bytes), then its
 fields in the order of the class. What a client sends ends with an Ed25519 signature over all bytes
@@ -23,8 +23,6 @@ from anabranch.privacy.secure_aggregation.wire import Reader, Writer
 
 __all__ = [
     "InputProof",
-    "KeyAdvert",
-    "KeyList",
     "MaskedInput",
     "RevealedShare",
     "SealedShare",
@@ -46,48 +44,6 @@ class ShareKind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyAdvert(SignedMessage):
-    """Client, 1: fresh public keys, and a commitment to the seed of its own mask."""
-
-    KIND: ClassVar[int] = 1
-    mask_key: bytes
-    transport_key: bytes
-    seed_commitment: bytes
-
-    def _write_fields(self, writer: Writer) -> None:
-        writer.raw(self.mask_key).raw(self.transport_key).raw(self.seed_commitment)
-
-    @classmethod
-    def _read(cls, context: bytes, reader: Reader) -> Self:
-        return cls(
-            context=context,
-            sender=reader.text(),
-            mask_key=reader.raw(KEY_BYTES),
-            transport_key=reader.raw(KEY_BYTES),
-            seed_commitment=reader.raw(DIGEST_BYTES),
-            signature=reader.raw(SIGNATURE_BYTES),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyList(Message):
-    """Coordinator, 1: every advert, sorted by sender, to everybody."""
-
-    KIND: ClassVar[int] = 2
-    adverts: tuple[KeyAdvert, ...]
-
-    def _write(self, writer: Writer) -> None:
-        writer.number(len(self.adverts), 4)
-        for advert in self.adverts:
-            writer.blob(advert.to_bytes())
-
-    @classmethod
-    def _read(cls, context: bytes, reader: Reader) -> Self:
-        adverts = (KeyAdvert.from_bytes(reader.blob()) for _ in range(reader.count()))
-        return cls(context=context, adverts=tuple(adverts))
-
-
-@dataclass(frozen=True, kw_only=True)
 class SealedShare:
     """One share of each secret of ``dealer``, readable by ``recipient`` alone.
 
@@ -95,6 +51,8 @@ class SealedShare:
         seed_commitment: hash of the share of the seed.
         key_commitment: hash of the share of the mask key.
         sealed: both shares under AES-GCM; the names and commitments are authenticated with them.
+        transport_kem: ML-KEM ciphertext behind the sealing key, in a hybrid round.
+        pair_kem: ML-KEM ciphertext behind the masks of the two, from the one that comes first.
     """
 
     dealer: str
@@ -102,11 +60,14 @@ class SealedShare:
     seed_commitment: bytes
     key_commitment: bytes
     sealed: bytes
+    transport_kem: bytes = b""
+    pair_kem: bytes = b""
 
     def write(self, writer: Writer) -> None:
         """Append the fields."""
         writer.text(self.dealer).text(self.recipient)
         writer.raw(self.seed_commitment).raw(self.key_commitment).blob(self.sealed)
+        writer.blob(self.transport_kem).blob(self.pair_kem)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -117,6 +78,8 @@ class SealedShare:
             seed_commitment=reader.raw(DIGEST_BYTES),
             key_commitment=reader.raw(DIGEST_BYTES),
             sealed=reader.blob(),
+            transport_kem=reader.blob(),
+            pair_kem=reader.blob(),
         )
 
 
@@ -132,7 +95,7 @@ def _read_shares(reader: Reader) -> tuple[SealedShare, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ShareBundle(SignedMessage):
-    """Client, 2: a sealed share for each neighbour, sorted by recipient."""
+    """Client, 3: a sealed share for each neighbour, sorted by recipient."""
 
     KIND: ClassVar[int] = 3
     shares: tuple[SealedShare, ...]
@@ -152,7 +115,7 @@ class ShareBundle(SignedMessage):
 
 @dataclass(frozen=True, kw_only=True)
 class ShareDelivery(Message):
-    """Coordinator, 2: who takes part, and the shares that are meant for this recipient."""
+    """Coordinator, 3: who takes part, and the shares that are meant for this recipient."""
 
     KIND: ClassVar[int] = 4
     recipient: str
@@ -193,7 +156,7 @@ class InputProof:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedInput(SignedMessage):
-    """Client, 3: its vector under all its masks, packed.
+    """Client, 4: its vector under all its masks, packed.
 
     Attributes:
         active: digest of those who take part, as the sender was told.
@@ -228,7 +191,7 @@ class MaskedInput(SignedMessage):
 
 @dataclass(frozen=True, kw_only=True)
 class SurvivorSet(Message):
-    """Coordinator, 3: whose vectors are in the sum, sorted.
+    """Coordinator, 4: whose vectors are in the sum, sorted.
 
     Attributes:
         proofs: of the recipient's surviving neighbours, that they masked for the same participants.
@@ -258,7 +221,7 @@ class SurvivorSet(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class SurvivorSignature(SignedMessage):
-    """Client, 4: its only signature under a set of survivors in this context.
+    """Client, 5: its only signature under a set of survivors in this context.
 
     Attributes:
         view: digest of who took part and who survived.
@@ -282,7 +245,7 @@ class SurvivorSignature(SignedMessage):
 
 @dataclass(frozen=True, kw_only=True)
 class UnmaskRequest(Message):
-    """Coordinator, 4: whose seeds, whose keys, and who signed that it is so.
+    """Coordinator, 5: whose seeds, whose keys, and who signed that it is so.
 
     Attributes:
         survivors: clients whose seed is wanted, sorted.
@@ -319,7 +282,7 @@ class RevealedShare:
 
 @dataclass(frozen=True, kw_only=True)
 class UnmaskReply(SignedMessage):
-    """Client, 5: one share of each participating neighbour, sorted by dealer."""
+    """Client, 6: one share of each participating neighbour, sorted by dealer."""
 
     KIND: ClassVar[int] = 9
     shares: tuple[RevealedShare, ...]

@@ -17,21 +17,31 @@ __all__ = [
     "KEY_BYTES",
     "SIGNATURE_BYTES",
     "Entropy",
+    "Verify",
     "agree",
+    "clamped",
+    "decapsulate",
     "derive",
     "digest",
+    "encapsulate",
+    "kem_public",
     "new_agreement_key",
     "open_sealed",
     "public_agreement_key",
     "public_identity",
     "require_cryptography",
+    "require_kem",
     "seal",
     "sign",
     "verify",
+    "remembering",
 ]
 
 Entropy = Callable[[int], bytes]
 """Gives that many bytes nobody can predict, such as ``os.urandom``."""
+
+Verify = Callable[[bytes, bytes, bytes], bool]
+"""Whether a public key made a signature over a content, as ``verify`` does."""
 
 KEY_BYTES = 32
 DIGEST_BYTES = 32
@@ -71,7 +81,12 @@ def digest(purpose: str, *parts: bytes) -> bytes:
 
 def new_agreement_key(entropy: Entropy) -> bytes:
     """A secret X25519 key, clamped as RFC 7748 does: below 2^255, so that it can be shared."""
-    key = bytearray(entropy(KEY_BYTES))
+    return clamped(entropy(KEY_BYTES))
+
+
+def clamped(drawn: bytes) -> bytes:
+    """32 bytes as a secret key of X25519 (RFC 7748, section 5)."""
+    key = bytearray(drawn)
     key[0] &= 248
     key[31] = (key[31] & 127) | 64
     return bytes(key)
@@ -150,3 +165,68 @@ def verify(public: bytes, signature: bytes, content: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def remembering(check: Verify = verify) -> Verify:
+    """A ``verify`` that answers a question it has answered before from memory.
+
+    For who plays many clients, each of which checks the same signatures; it holds 32 bytes each.
+    """
+    known: set[bytes] = set()
+
+    def ask(public: bytes, signature: bytes, content: bytes) -> bool:
+        question = digest("verified", public, signature, content)
+        if question not in known and not check(public, signature, content):
+            return False
+        known.add(question)
+        return True
+
+    return ask
+
+
+def require_kem() -> None:
+    """Check that ML-KEM-768 (FIPS 203) is there.
+
+    Raises:
+        AnabranchError: AB-971 if the installed ``cryptography`` lacks it.
+    """
+    try:
+        from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+
+        MLKEM768PrivateKey.from_seed_bytes(bytes(64))
+    except Exception as error:  # a build without it says so in its own ways
+        raise AnabranchError(
+            "AB-971",
+            "The plan asks for ML-KEM-768, which the installed cryptography does not have.",
+            fix="install cryptography 46 or newer, or set secure_aggregation.hybrid = false.",
+            kept="The round was not started.",
+        ) from error
+
+
+def kem_public(seed: bytes) -> bytes:
+    """The public ML-KEM-768 key of a 64-byte seed."""
+    from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+
+    return MLKEM768PrivateKey.from_seed_bytes(seed).public_key().public_bytes_raw()
+
+
+def encapsulate(public: bytes) -> tuple[bytes, bytes]:
+    """A fresh shared secret, and the ciphertext that tells it to the owner of ``public``.
+
+    Raises:
+        ValueError: ``public`` is no ML-KEM-768 key.
+    """
+    from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
+
+    return MLKEM768PublicKey.from_public_bytes(public).encapsulate()
+
+
+def decapsulate(seed: bytes, ciphertext: bytes) -> bytes:
+    """The shared secret in a ciphertext; one that was made up gives another secret.
+
+    Raises:
+        ValueError: the ciphertext has another size.
+    """
+    from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+
+    return MLKEM768PrivateKey.from_seed_bytes(seed).decapsulate(ciphertext)

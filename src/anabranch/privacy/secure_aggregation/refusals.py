@@ -13,6 +13,7 @@ __all__ = [
     "foreign_context",
     "key_list_refused",
     "malformed",
+    "nonces_refused",
     "out_of_order",
     "share_unreadable",
     "shares_refused",
@@ -80,6 +81,17 @@ def key_list_refused(what: str) -> AnabranchError:
         "AB-959",
         f"The key list was refused: {what}.",
         fix="send every client the same complete list of signed keys of enrolled clients.",
+        kept="The client sent no shares and no vector.",
+    )
+
+
+def nonces_refused(what: str) -> AnabranchError:
+    """Nonces from which no graph is made."""
+    return AnabranchError(
+        "AB-965",
+        f"The opened nonces were refused: {what}.",
+        fix="send every client the openings of the one key list; repeat the round without clients "
+        "that do not open theirs.",
         kept="The client sent no shares and no vector.",
     )
 

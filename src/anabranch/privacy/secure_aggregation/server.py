@@ -2,8 +2,8 @@
 
 ::
 
-    CollectingKeys -> CollectingShares -> CollectingInputs -> CollectingSignatures
-                   -> CollectingReveals -> Finished
+    CollectingKeys -> CollectingNonces -> CollectingShares -> CollectingInputs
+                   -> CollectingSignatures -> CollectingReveals -> Finished
 
 Each state takes messages of one kind (``receive_...``) and is closed when enough have come or time
 is up (``close_...``). Closing gives the next state or ``Abandoned`` with a named outcome. A message
@@ -23,18 +23,26 @@ from anabranch.errors import AnabranchError
 from anabranch.privacy.secure_aggregation.client import already_opened
 from anabranch.privacy.secure_aggregation.context import RoundContext
 from anabranch.privacy.secure_aggregation.group import (
+    accept_keys,
     active_fault,
     check_signature,
     check_usable,
     form_group,
+    opening_fault,
     survivors_fault,
+    told_fits,
+)
+from anabranch.privacy.secure_aggregation.key_messages import (
+    KeyAdvert,
+    KeyList,
+    NonceList,
+    NonceOpening,
 )
 from anabranch.privacy.secure_aggregation.message import SignedMessage
 from anabranch.privacy.secure_aggregation.messages import (
-    KeyAdvert,
-    KeyList,
     MaskedInput,
     RevealedShare,
+    SealedShare,
     ShareBundle,
     ShareDelivery,
     ShareKind,
@@ -44,8 +52,14 @@ from anabranch.privacy.secure_aggregation.messages import (
     UnmaskRequest,
 )
 from anabranch.privacy.secure_aggregation.packing import unpack
-from anabranch.privacy.secure_aggregation.primitives import require_cryptography
+from anabranch.privacy.secure_aggregation.primitives import (
+    Verify,
+    require_cryptography,
+    require_kem,
+    verify,
+)
 from anabranch.privacy.secure_aggregation.refusals import (
+    nonces_refused,
     out_of_order,
     shares_refused,
     survivors_refused,
@@ -55,6 +69,7 @@ from anabranch.privacy.secure_aggregation.server_states import (
     Abandoned,
     CollectingInputs,
     CollectingKeys,
+    CollectingNonces,
     CollectingReveals,
     CollectingShares,
     CollectingSignatures,
@@ -64,12 +79,13 @@ from anabranch.privacy.secure_aggregation.server_states import (
 )
 from anabranch.privacy.secure_aggregation.sharing import commit_share
 from anabranch.privacy.secure_aggregation.streams import lane_dtype, reduce_lanes
-from anabranch.privacy.secure_aggregation.unmasking import UnrecoverableError, unmask
+from anabranch.privacy.secure_aggregation.unmasking import Revealed, UnrecoverableError, unmask
 
 __all__ = [
     "Abandoned",
     "CollectingInputs",
     "CollectingKeys",
+    "CollectingNonces",
     "CollectingReveals",
     "CollectingShares",
     "CollectingSignatures",
@@ -78,13 +94,16 @@ __all__ = [
     "ServerState",
     "close_inputs",
     "close_keys",
+    "close_nonces",
     "close_reveals",
     "close_shares",
     "close_signatures",
+    "dealt_shares",
     "delivery_for",
     "open_round",
     "receive_input",
     "receive_keys",
+    "receive_nonce",
     "receive_reveal",
     "receive_shares",
     "receive_signature",
@@ -102,10 +121,14 @@ def _expect(state: object, kind: type[T], step: str) -> T:
 
 
 def _admit(
-    context: RoundContext, message: SignedMessage, done: Container[str], allowed: Container[str]
+    context: RoundContext,
+    message: SignedMessage,
+    done: Container[str],
+    allowed: Container[str],
+    check: Verify,
 ) -> None:
     """A signed message of this round, from somebody who may send it, for the first time."""
-    check_signature(context, message)
+    check_signature(context, message, check)
     what = type(message).__name__
     if message.sender not in allowed:
         raise out_of_order("a client that left the round", what)
@@ -117,25 +140,29 @@ def open_round(context: RoundContext) -> CollectingKeys:
     """Begin to collect keys.
 
     Raises:
-        AnabranchError: AB-950 without cryptography.
+        AnabranchError: AB-950 without cryptography, AB-971 without ML-KEM where it is asked for.
     """
     require_cryptography()
+    if context.hybrid:
+        require_kem()
     return CollectingKeys(context)
 
 
-def receive_keys(state: ServerState, advert: KeyAdvert) -> CollectingKeys:
+def receive_keys(
+    state: ServerState, advert: KeyAdvert, *, check: Verify = verify
+) -> CollectingKeys:
     """Take a client's advert.
 
     Raises:
         AnabranchError: AB-955 to AB-959.
     """
     here = _expect(state, CollectingKeys, "receive_keys")
-    _admit(here.context, advert, here.adverts, here.context.roster)
+    _admit(here.context, advert, here.adverts, here.context.roster, check)
     check_usable(advert)
     return replace(here, adverts={**here.adverts, advert.sender: advert})
 
 
-def close_keys(state: ServerState) -> CollectingShares | Abandoned:
+def close_keys(state: ServerState, *, check: Verify = verify) -> CollectingNonces | Abandoned:
     """Fix the key list: ``state.key_list`` goes to everybody in it."""
     here = _expect(state, CollectingKeys, "close_keys")
     adverts = tuple(here.adverts[name] for name in sorted(here.adverts))
@@ -143,24 +170,59 @@ def close_keys(state: ServerState) -> CollectingShares | Abandoned:
     if len(adverts) < here.context.quorum:
         return Abandoned(here.context, Outcome.TOO_FEW_KEYS, f"{len(adverts)} clients sent keys")
     try:
-        group = form_group(here.context, key_list)
+        ring = accept_keys(here.context, key_list, check)
     except AnabranchError as error:
         if error.code != "AB-953":
             raise
         return Abandoned(here.context, Outcome.TOO_FEW_KEYS, error.message)
-    return CollectingShares(group, key_list)
+    return CollectingNonces(ring, key_list)
 
 
-def receive_shares(state: ServerState, bundle: ShareBundle) -> CollectingShares:
+def receive_nonce(
+    state: ServerState, opening: NonceOpening, *, check: Verify = verify
+) -> CollectingNonces:
+    """Take a client's opened nonce.
+
+    Raises:
+        AnabranchError: AB-955 to AB-958; AB-965 if it is not the one the client committed to.
+    """
+    here = _expect(state, CollectingNonces, "receive_nonce")
+    _admit(here.ring.context, opening, here.openings, here.ring.adverts, check)
+    if fault := opening_fault(here.ring, opening):
+        raise nonces_refused(fault)
+    return replace(here, openings={**here.openings, opening.sender: opening})
+
+
+def close_nonces(state: ServerState, *, check: Verify = verify) -> CollectingShares | Abandoned:
+    """Fix the nonces, and with them cohort and graph: ``state.nonces`` goes to the cohort."""
+    here = _expect(state, CollectingNonces, "close_nonces")
+    context = here.ring.context
+    opened = tuple(here.openings[name] for name in sorted(here.openings))
+    nonces = NonceList(context=context.digest, openings=opened)
+    try:
+        group = form_group(here.ring, nonces, check)
+    except AnabranchError as error:
+        if error.code not in ("AB-953", "AB-965"):
+            raise
+        return Abandoned(context, Outcome.TOO_FEW_NONCES, error.message)
+    return CollectingShares(group, here.key_list, nonces)
+
+
+def receive_shares(
+    state: ServerState, bundle: ShareBundle, *, check: Verify = verify
+) -> CollectingShares:
     """Take a client's sealed shares.
 
     Raises:
         AnabranchError: AB-955 to AB-958; AB-961 unless there is one share for each neighbour.
     """
     here = _expect(state, CollectingShares, "receive_shares")
-    _admit(here.group.context, bundle, here.bundles, here.group.adverts)
+    _admit(here.group.context, bundle, here.bundles, here.group.adverts, check)
     recipients = [share.recipient for share in bundle.shares]
-    dealt = all(share.dealer == bundle.sender for share in bundle.shares)
+    dealt = all(
+        share.dealer == bundle.sender and told_fits(here.group.context, share)
+        for share in bundle.shares
+    )
     if not dealt or recipients != sorted(here.group.graph[bundle.sender]):
         raise shares_refused(f"{bundle.sender} did not deal one share to each neighbour")
     return replace(here, bundles={**here.bundles, bundle.sender: bundle})
@@ -174,7 +236,7 @@ def close_shares(state: ServerState) -> CollectingInputs | Abandoned:
     if fault := active_fault(here.group, active):
         return Abandoned(context, Outcome.TOO_FEW_SHARES, fault)
     total = np.zeros(context.length, lane_dtype(context.encoding.bits))
-    return CollectingInputs(here.group, active, here.bundles, total)
+    return CollectingInputs(here.group, here.key_list, here.nonces, active, here.bundles, total)
 
 
 def delivery_for(state: ServerState, name: str) -> ShareDelivery:
@@ -194,7 +256,9 @@ def delivery_for(state: ServerState, name: str) -> ShareDelivery:
     )
 
 
-def receive_input(state: ServerState, sent: MaskedInput) -> CollectingInputs:
+def receive_input(
+    state: ServerState, sent: MaskedInput, *, check: Verify = verify
+) -> CollectingInputs:
     """Add a client's masked vector.
 
     Raises:
@@ -203,7 +267,7 @@ def receive_input(state: ServerState, sent: MaskedInput) -> CollectingInputs:
     """
     here = _expect(state, CollectingInputs, "receive_input")
     context = here.group.context
-    _admit(context, sent, here.proofs, here.active.graph)
+    _admit(context, sent, here.proofs, here.active.graph, check)
     if sent.active != here.active.digest:
         raise shares_refused(f"{sent.sender} masked for other participants")
     vector = unpack(sent.payload, context.length, context.encoding.bits)
@@ -233,7 +297,9 @@ def survivors_for(state: ServerState, name: str) -> SurvivorSet:
     )
 
 
-def receive_signature(state: ServerState, signature: SurvivorSignature) -> CollectingSignatures:
+def receive_signature(
+    state: ServerState, signature: SurvivorSignature, *, check: Verify = verify
+) -> CollectingSignatures:
     """Take a survivor's signature.
 
     Raises:
@@ -241,7 +307,7 @@ def receive_signature(state: ServerState, signature: SurvivorSignature) -> Colle
     """
     here = _expect(state, CollectingSignatures, "receive_signature")
     context = here.inputs.group.context
-    _admit(context, signature, here.signatures, here.inputs.proofs)
+    _admit(context, signature, here.signatures, here.inputs.proofs, check)
     if signature.view != here.inputs.active.view(here.survivors):
         raise survivors_refused(f"{signature.sender} signed another set")
     return replace(here, signatures={**here.signatures, signature.sender: signature.signature})
@@ -258,8 +324,9 @@ def close_signatures(
     here = _expect(state, CollectingSignatures, "close_signatures")
     inputs, context = here.inputs, here.inputs.group.context
     already_opened(context, opened)
-    if len(here.signatures) < context.quorum:
-        detail = f"{len(here.signatures)} of {context.quorum} clients signed"
+    quorum = inputs.group.quorum
+    if len(here.signatures) < quorum:
+        detail = f"{len(here.signatures)} of {quorum} clients signed"
         return Abandoned(context, Outcome.TOO_FEW_SIGNATURES, detail)
     request = UnmaskRequest(
         context=context.digest,
@@ -267,15 +334,21 @@ def close_signatures(
         dropped=tuple(name for name in inputs.active.participants if name not in inputs.proofs),
         signatures=tuple(sorted(here.signatures.items())),
     )
-    commitments = {
+    return CollectingReveals(inputs, request, dealt_shares(inputs))
+
+
+def dealt_shares(inputs: CollectingInputs) -> dict[tuple[str, str], SealedShare]:
+    """Every share that a participant dealt, by dealer and recipient."""
+    return {
         (share.dealer, share.recipient): share
         for name in inputs.active.participants
         for share in inputs.bundles[name].shares
     }
-    return CollectingReveals(inputs, request, commitments)
 
 
-def receive_reveal(state: ServerState, reply: UnmaskReply) -> CollectingReveals:
+def receive_reveal(
+    state: ServerState, reply: UnmaskReply, *, check: Verify = verify
+) -> CollectingReveals:
     """Take the shares that a client reveals, and leave out those that were not dealt to it.
 
     Raises:
@@ -285,7 +358,7 @@ def receive_reveal(state: ServerState, reply: UnmaskReply) -> CollectingReveals:
     here = _expect(state, CollectingReveals, "receive_reveal")
     group, active = here.inputs.group, here.inputs.active
     signers = {name for name, _ in here.request.signatures}
-    _admit(group.context, reply, here.replied, signers)
+    _admit(group.context, reply, here.replied, signers, check)
     dealers = [share.dealer for share in reply.shares]
     if dealers != sorted(set(dealers)) or not set(dealers) <= active.graph[reply.sender]:
         raise shares_refused(f"{reply.sender} revealed shares that are not of its neighbours")
@@ -309,13 +382,19 @@ def _is_dealt(here: CollectingReveals, sender: str, share: RevealedShare) -> boo
     return made == published
 
 
-def close_reveals(state: ServerState) -> Finished | Abandoned:
-    """Reconstruct one secret of each client, take off the masks and give the sum."""
+def close_reveals(state: ServerState, *, threads: int = 1) -> Finished | Abandoned:
+    """Reconstruct one secret of each client, take off the masks and give the sum.
+
+    Args:
+        threads: cores that may make streams.
+    """
     here = _expect(state, CollectingReveals, "close_reveals")
     inputs, context = here.inputs, here.inputs.group.context
     survivors = here.request.survivors
     try:
-        total = unmask(inputs.group, inputs.active, inputs.total, survivors, here.shares)
+        told = {pair: share.pair_kem for pair, share in here.commitments.items()}
+        revealed = Revealed(survivors, here.shares, told)
+        total = unmask(inputs.group, inputs.active, inputs.total, revealed, threads=threads)
     except UnrecoverableError as lost:
         outcome = Outcome.BAD_DEALER if lost.lied else Outcome.TOO_FEW_REVEALS
         return Abandoned(context, outcome, str(lost))

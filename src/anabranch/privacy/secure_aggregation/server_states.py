@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from anabranch.privacy.secure_aggregation.context import RoundContext
-from anabranch.privacy.secure_aggregation.group import Active, Group
-from anabranch.privacy.secure_aggregation.messages import (
-    InputProof,
+from anabranch.privacy.secure_aggregation.group import Active, Group, KeyRing
+from anabranch.privacy.secure_aggregation.key_messages import (
     KeyAdvert,
     KeyList,
+    NonceList,
+    NonceOpening,
+)
+from anabranch.privacy.secure_aggregation.messages import (
+    InputProof,
     SealedShare,
     ShareBundle,
     UnmaskRequest,
@@ -22,6 +26,7 @@ __all__ = [
     "Abandoned",
     "CollectingInputs",
     "CollectingKeys",
+    "CollectingNonces",
     "CollectingReveals",
     "CollectingShares",
     "CollectingSignatures",
@@ -35,6 +40,7 @@ class Outcome(StrEnum):
     """Why a round was abandoned."""
 
     TOO_FEW_KEYS = "too few clients sent keys"
+    TOO_FEW_NONCES = "too few clients opened their nonces"
     TOO_FEW_SHARES = "too few clients shared their secrets"
     TOO_FEW_INPUTS = "too few clients sent their vector"
     TOO_FEW_SIGNATURES = "too few clients signed the survivors"
@@ -51,11 +57,21 @@ class CollectingKeys:
 
 
 @dataclass(frozen=True)
+class CollectingNonces:
+    """The key list is out; waits for openings."""
+
+    ring: KeyRing
+    key_list: KeyList = field(repr=False)
+    openings: Mapping[str, NonceOpening] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
 class CollectingShares:
-    """The key list is out; waits for sealed shares."""
+    """The nonces are out, cohort and graph fixed; waits for sealed shares."""
 
     group: Group
     key_list: KeyList = field(repr=False)
+    nonces: NonceList = field(repr=False)
     bundles: Mapping[str, ShareBundle] = field(default_factory=dict, repr=False)
 
 
@@ -69,6 +85,8 @@ class CollectingInputs:
     """
 
     group: Group
+    key_list: KeyList = field(repr=False)
+    nonces: NonceList = field(repr=False)
     active: Active
     bundles: Mapping[str, ShareBundle] = field(repr=False)
     total: Lanes = field(repr=False)
@@ -130,6 +148,7 @@ class Abandoned:
 
 ServerState = (
     CollectingKeys
+    | CollectingNonces
     | CollectingShares
     | CollectingInputs
     | CollectingSignatures

@@ -8,7 +8,8 @@ stays in the processor's cache, so that memory does not grow with the number of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,9 @@ def keystream(seed: bytes, length: int, bits: int = 32) -> Lanes:
     return vector
 
 
-def add_streams(vector: Lanes, plus: Iterable[bytes], minus: Iterable[bytes], bits: int) -> None:
+def add_streams(
+    vector: Lanes, plus: Iterable[bytes], minus: Iterable[bytes], bits: int, *, threads: int = 1
+) -> None:
     """Add the streams of ``plus`` and subtract those of ``minus``, in place, modulo 2^bits.
 
     Args:
@@ -56,27 +59,52 @@ def add_streams(vector: Lanes, plus: Iterable[bytes], minus: Iterable[bytes], bi
         plus: seeds of 32 bytes.
         minus: seeds of 32 bytes.
         bits: b of the modulus.
+        threads: parts of the vector that are worked on at the same time; the cipher and the
+            additions run outside of the interpreter's lock. The result does not depend on it.
     """
-    from cryptography.hazmat.primitives.ciphers import Cipher
-    from cryptography.hazmat.primitives.ciphers.algorithms import AES
-    from cryptography.hazmat.primitives.ciphers.modes import CTR
-
     work = [(np.add, seed) for seed in plus] + [(np.subtract, seed) for seed in minus]
     if any(len(seed) != KEY_BYTES for _, seed in work):
         raise bad_parameters(f"A mask seed does not have {KEY_BYTES} bytes.")
-    streams = [
-        (step, Cipher(AES(seed[:16]), CTR(seed[16:])).encryptor().update_into)
-        for step, seed in work
-    ]
+    lanes = _TILE_BYTES // vector.itemsize
+    tiles = -(-vector.size // lanes)
+    if threads < 2 or tiles < 2:
+        _add_part(vector, 0, work, bits)
+        return
+    # Whole tiles, so that every part begins on a block of the cipher.
+    size = -(-tiles // threads) * lanes
+    starts = range(0, vector.size, size)
+    with ThreadPoolExecutor(len(starts)) as pool:
+        parts = [
+            pool.submit(_add_part, vector[start : start + size], start, work, bits)
+            for start in starts
+        ]
+        for part in parts:
+            part.result()
+
+
+def _add_part(vector: Lanes, start: int, work: Sequence[tuple[np.ufunc, bytes]], bits: int) -> None:
+    """All streams on a part of the vector that begins at lane ``start`` of the whole."""
+    streams = [(step, _stream(seed, start * vector.itemsize // 16)) for step, seed in work]
     tile = _TILE_BYTES // vector.itemsize
     zeros = memoryview(bytes(_TILE_BYTES))
     # Room for one block more than a tile: what older versions of the cipher demand.
     buffer = bytearray(_TILE_BYTES + 16)
     keys = np.frombuffer(buffer, vector.dtype)
-    for start in range(0, vector.size, tile):
-        part = vector[start : start + tile]
+    for first in range(0, vector.size, tile):
+        part = vector[first : first + tile]
         here = zeros[: part.nbytes]
         for step, update in streams:
             update(here, buffer)
             step(part, keys[: part.size], out=part)
         reduce_lanes(part, bits)
+
+
+def _stream(seed: bytes, block: int) -> Callable[[memoryview, bytearray], int]:
+    """The keystream of a seed from a block of 16 bytes on."""
+    from cryptography.hazmat.primitives.ciphers import Cipher
+    from cryptography.hazmat.primitives.ciphers.algorithms import AES
+    from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+    counter = (int.from_bytes(seed[16:], "big") + block) % (1 << 128)
+    cipher = Cipher(AES(seed[:16]), CTR(counter.to_bytes(16, "big")))
+    return cipher.encryptor().update_into

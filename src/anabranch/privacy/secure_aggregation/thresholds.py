@@ -9,6 +9,9 @@ Aggregation with (Poly)Logarithmic Overhead", section 4; union bounds, exact int
 - nobody has t corrupt neighbours, except with probability 2^-40;
 - everybody keeps t neighbours, except with probability 2^-20.
 
+Where the coordinator can choose among several graphs (by tries, by who stays out), the first two
+bounds hold for all of them together: the failure of each is divided by their number.
+
 Below 100 clients everybody is everybody's neighbour, and t is so large that even lies about who
 vanished can not collect t shares of both secrets of a client: 2 t > k + corrupt.
 """
@@ -21,7 +24,13 @@ from dataclasses import dataclass
 from anabranch.errors import AnabranchError
 from anabranch.privacy.secure_aggregation.refusals import bad_parameters
 
-__all__ = ["COMPLETE_BELOW", "Neighbourhood", "choose_neighbourhood", "head_count"]
+__all__ = [
+    "COMPLETE_BELOW",
+    "Neighbourhood",
+    "choose_neighbourhood",
+    "head_count",
+    "worst_draw",
+]
 
 COMPLETE_BELOW = 100
 """With fewer clients than this the graph is complete."""
@@ -60,7 +69,26 @@ def _tail(population: int, marked: int, drawn: int, least: int) -> int:
     )
 
 
-def _threshold(clients: int, corrupt: int, dropped: int, k: int) -> int | None:
+def worst_draw(clients: int, corrupt: int, drawn: int, freedom: int = 1) -> int:
+    """The most corrupt clients among ``drawn`` ones, except with probability 2^-40.
+
+    >>> worst_draw(1000, 100, 1000), worst_draw(1000, 100, 100)
+    (100, 34)
+    """
+    if drawn >= clients:
+        return corrupt
+    draws = math.comb(clients, drawn)
+    low, high = 0, min(corrupt, drawn)
+    while low < high:
+        middle = (low + high) // 2
+        if freedom * _tail(clients, corrupt, drawn, middle + 1) << _PRIVACY_BITS <= draws:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _threshold(clients: int, corrupt: int, dropped: int, k: int, freedom: int) -> int | None:
     """The least t that keeps secrets at k neighbours, if enough neighbours survive for it."""
     others = clients - 1
     # At k = n - 1 there is one possible draw, and both bounds are statements about counts.
@@ -68,7 +96,7 @@ def _threshold(clients: int, corrupt: int, dropped: int, k: int) -> int | None:
     low, high = 1, k + 1
     while low < high:
         middle = (low + high) // 2
-        if clients * _tail(others, corrupt, k, middle) << _PRIVACY_BITS <= draws:
+        if freedom * clients * _tail(others, corrupt, k, middle) << _PRIVACY_BITS <= draws:
             high = middle
         else:
             low = middle + 1
@@ -97,7 +125,12 @@ def _no_graph(clients: int, corrupt: int, dropped: int) -> AnabranchError:
 
 
 def choose_neighbourhood(
-    clients: int, corrupt: int, dropped: int, *, complete_below: int = COMPLETE_BELOW
+    clients: int,
+    corrupt: int,
+    dropped: int,
+    *,
+    complete_below: int = COMPLETE_BELOW,
+    freedom: int = 1,
 ) -> Neighbourhood:
     """The smallest graph that keeps the bounds of this module.
 
@@ -106,6 +139,7 @@ def choose_neighbourhood(
         corrupt: how many of them may work with the server.
         dropped: how many of them may vanish before the sum is open.
         complete_below: with fewer clients the graph is complete.
+        freedom: how many graphs the coordinator can choose among.
 
     Raises:
         AnabranchError: AB-952 if the counts are impossible, AB-953 if no graph is large enough.
@@ -119,7 +153,10 @@ def choose_neighbourhood(
         return _complete(clients, corrupt, dropped)
     lost = corrupt + dropped
     for half in range(1, (clients - 1) // 2 + 1):
-        connected = clients * lost**half << _PRIVACY_BITS <= clients**half
-        if connected and (t := _threshold(clients, corrupt, dropped, 2 * half)) is not None:
+        connected = freedom * clients * lost**half << _PRIVACY_BITS <= clients**half
+        if not connected:
+            continue
+        t = _threshold(clients, corrupt, dropped, 2 * half, freedom)
+        if t is not None:
             return Neighbourhood(2 * half, t)
     return _complete(clients, corrupt, dropped)

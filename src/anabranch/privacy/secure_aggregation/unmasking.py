@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from anabranch.privacy.secure_aggregation.group import Active, Group
-from anabranch.privacy.secure_aggregation.keys import commit_seed, pair_seed, self_seed
-from anabranch.privacy.secure_aggregation.primitives import public_agreement_key
+from anabranch.privacy.secure_aggregation.keys import (
+    MaskKey,
+    commit_seed,
+    pair_seed,
+    self_seed,
+    told_contribution,
+)
 from anabranch.privacy.secure_aggregation.sharing import combine, lagrange_at_zero
 from anabranch.privacy.secure_aggregation.streams import Lanes, add_streams
 
-__all__ = ["UnrecoverableError", "unmask"]
+__all__ = ["Revealed", "UnrecoverableError", "unmask"]
 
 
 class UnrecoverableError(Exception):
@@ -53,12 +59,24 @@ class _Recovery:
         return combine(values, self._weights[points])
 
 
+@dataclass(frozen=True)
+class Revealed:
+    """What the clients answered to the request to unmask.
+
+    Attributes:
+        survivors: whose vectors are in the sum.
+        shares: revealed shares that match their commitments, by dealer and holder.
+        told: ciphertexts of the contributions to masks, by dealer and recipient; empty when the
+            round is not hybrid.
+    """
+
+    survivors: Sequence[str]
+    shares: Mapping[str, Mapping[str, bytes]] = field(repr=False)
+    told: Mapping[tuple[str, str], bytes] = field(default_factory=dict, repr=False)
+
+
 def unmask(
-    group: Group,
-    active: Active,
-    total: Lanes,
-    survivors: Sequence[str],
-    shares: Mapping[str, Mapping[str, bytes]],
+    group: Group, active: Active, total: Lanes, revealed: Revealed, *, threads: int = 1
 ) -> Lanes:
     """The sum of the survivors' vectors.
 
@@ -66,31 +84,38 @@ def unmask(
         group: keys and graph.
         active: who took part.
         total: sum of the survivors' masked vectors; it is not changed.
-        survivors: whose vectors are in the sum.
-        shares: revealed shares that match their commitments, by dealer and holder.
+        revealed: shares of one secret of each client.
+        threads: cores that may make streams.
 
     Raises:
         UnrecoverableError: too few shares, or a dealer that lied.
     """
-    recovery = _Recovery(group, shares)
-    alive = frozenset(survivors)
+    recovery = _Recovery(group, revealed.shares)
+    minus = [_own_stream(recovery, group, active, name) for name in revealed.survivors]
     plus: list[bytes] = []
-    minus: list[bytes] = []
-    for name in survivors:
-        seed = recovery.secret(name)
-        if commit_seed(group.context.digest, name, seed) != group.adverts[name].seed_commitment:
-            raise UnrecoverableError(f"{name} shared another seed", lied=True)
-        minus.append(self_seed(seed, active, name))
+    alive = frozenset(revealed.survivors)
     for name in active.participants:
-        if name in alive or not active.graph[name] & alive:
+        peers = sorted(active.graph[name] & alive)
+        if name in alive or not peers:
             continue
-        secret = recovery.secret(name)
-        if public_agreement_key(secret) != group.adverts[name].mask_key:
+        key = MaskKey(recovery.secret(name), group.context.hybrid)
+        advert = group.adverts[name]
+        if key.public() != (advert.mask_key, advert.mask_kem):
             raise UnrecoverableError(f"{name} shared another key", lied=True)
-        for peer in sorted(active.graph[name] & alive):
+        secret = key.secret
+        for peer in peers:
             # The peer added the stream if the dropped client comes before it: take it off.
-            seed = pair_seed(secret, group.adverts[peer].mask_key, active, name, peer)
+            told = revealed.told.get((min(name, peer), max(name, peer)), b"")
+            more = told_contribution(key, name, peer, told)
+            seed = pair_seed(secret, group.adverts[peer].mask_key, active, name, peer, more)
             (minus if name < peer else plus).append(seed)
     opened = total.copy()
-    add_streams(opened, plus, minus, group.context.encoding.bits)
+    add_streams(opened, plus, minus, group.context.encoding.bits, threads=threads)
     return opened
+
+
+def _own_stream(recovery: _Recovery, group: Group, active: Active, name: str) -> bytes:
+    seed = recovery.secret(name)
+    if commit_seed(group.context.digest, name, seed) != group.adverts[name].seed_commitment:
+        raise UnrecoverableError(f"{name} shared another seed", lied=True)
+    return self_seed(seed, active, name)
