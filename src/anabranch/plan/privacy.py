@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from anabranch.privacy.budget import Allocation, UniformAllocation
 from anabranch.privacy.events import Relation, Unit
+from anabranch.privacy.mechanisms.clipping import AdaptiveClip, ClipRule, FixedClip
 from anabranch.values import Value
 
 __all__ = [
@@ -25,37 +26,6 @@ __all__ = [
     "PrivacyPlan",
 ]
 
-
-class FixedClip(Value):
-    """Every update is scaled down to at most this L2 norm."""
-
-    kind: Literal["fixed"] = "fixed"
-    norm: float = Field(gt=0, json_schema_extra={"unit": "L2 norm"})
-    """Largest norm of one unit's contribution to a round."""
-
-
-class AdaptiveClip(Value):
-    """The norm follows a quantile of the updates' norms, at its own cost (Andrew et al. 2021).
-
-    After each round C is multiplied by exp(-rate (b - quantile)), b the noisy share of the clients
-    whose update was not longer than C. The noise on b is a release in the ledger.
-    """
-
-    kind: Literal["adaptive"] = "adaptive"
-    initial: float = Field(default=0.1, gt=0, json_schema_extra={"unit": "L2 norm"})
-    """The norm of the first round."""
-    quantile: float = Field(default=0.5, gt=0, lt=1, json_schema_extra={"unit": "fraction"})
-    """Share of the updates that should not be clipped."""
-    rate: float = Field(default=0.2, gt=0, le=1, json_schema_extra={"unit": "of the logarithm"})
-    """How fast the norm follows."""
-    count_noise: float | None = Field(
-        default=None, gt=0, json_schema_extra={"unit": "clients, standard deviation"}
-    )
-    """Noise on the count of unclipped updates. Left out: a twentieth of the cohort."""
-
-
-ClipRule: TypeAlias = Annotated[FixedClip | AdaptiveClip, Field(discriminator="kind")]
-"""How far one unit can move the sum of a round."""
 
 SamplingClaim: TypeAlias = Literal["none", "poisson"]
 

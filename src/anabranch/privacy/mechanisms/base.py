@@ -8,7 +8,7 @@ answered: a denominator that depended on the replies would be one more release.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -34,15 +34,15 @@ class RoundNoise:
     Attributes:
         clip: the clip norm C that clients were told.
         multiplier: standard deviation of the noise in clip norms that the round is planned with.
-        keys: noise keys of the run's releases so far, in order, the one of this release last.
-        round: number from which public randomness of the round derives, as at the clients.
+        round: the round, from 1.
+        keys: noise keys of the run's releases so far by round, the one of this round included.
         seed: the plan's public seed.
     """
 
     clip: float
     multiplier: float
-    keys: Sequence[bytes]
     round: int
+    keys: Mapping[int, bytes]
     seed: int
 
 
@@ -89,7 +89,7 @@ class Mechanism(Protocol):
             delta: the update, shape (dim,), whatever it contains.
             clip: the clip norm of the round.
             fraction: the client's weight divided by the largest weight, in (0, 1].
-            round_: number from which public randomness of the round derives.
+            round_: the round; public randomness derives from it, equal for all clients.
             seed: the plan's public seed.
             own: the client's secret randomness.
         """

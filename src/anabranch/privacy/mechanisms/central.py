@@ -102,7 +102,7 @@ class CentralNoise(LatticeClient):
         if isinstance(self.clip, AdaptiveClip):
             update = self.clip.update_noise(noise.multiplier, self.cohort)
         drawn = DiscreteGaussian.worth(update * self.lattice.steps)
-        key = noise.keys[-1]
+        key = noise.keys[noise.round]
         steps = self.steps_of(total)
         steps += drawn.sample(SecretStream.keyed(key, "central", DELTA), self.dim)
         share, bias = self._unclipped(total, key)

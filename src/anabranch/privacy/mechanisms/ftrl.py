@@ -19,7 +19,7 @@ noise keys of earlier releases, and never an earlier sum.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,7 +51,10 @@ def integer_coefficients(bands: int) -> tuple[int, ...]:
 
 @dataclass
 class CorrelatedNoise:
-    """E_0, E_1, ...: the noise of a run's rounds, one after another.
+    """E_1, E_2, ...: the noise of a run's rounds, one after another.
+
+    Rows of C are rounds, as the participations of clients are counted. A round that released
+    nothing has a row too; its Z is drawn from the key of the next release.
 
     Attributes:
         bands: diagonals of C.
@@ -63,27 +66,33 @@ class CorrelatedNoise:
     dim: int
     drawn: DiscreteGaussian
     _recent: list[Integers] = field(default_factory=list)
-    _keys: list[bytes] = field(default_factory=list)
+    _keys: list[tuple[int, bytes]] = field(default_factory=list)
 
-    def at(self, keys: Sequence[bytes]) -> Integers:
-        """The noise of the last of these releases; earlier ones are drawn again where needed."""
-        if list(keys[: len(self._keys)]) != self._keys or len(keys) == len(self._keys):
+    def at(self, round_: int, keys: Mapping[int, bytes]) -> Integers:
+        """The noise of a round; that of earlier ones is drawn again where needed."""
+        wanted = sorted((number, key) for number, key in keys.items() if number <= round_)
+        known = len(self._keys)
+        if known >= len(wanted) or wanted[:known] != self._keys:
             self._recent.clear()
             self._keys.clear()
-        for number in range(len(self._keys), len(keys)):
-            self._advance(keys[number], number)
+        for number, key in wanted[len(self._keys) :]:
+            for row in range(self._row + 1, number + 1):
+                self._advance(SecretStream.keyed(key, "matrix", str(row)))
+            self._keys.append((number, key))
         return self._recent[-1]
 
-    def _advance(self, key: bytes, number: int) -> None:
-        stream = SecretStream.keyed(key, "matrix", str(number))
+    @property
+    def _row(self) -> int:
+        return self._keys[-1][0] if self._keys else 0
+
+    def _advance(self, stream: SecretStream) -> None:
         value = self.drawn.sample(stream, self.dim)
         coefficients = integer_coefficients(self.bands)
         for coefficient, before in zip(coefficients[1:], reversed(self._recent), strict=False):
             value -= coefficient * before
         value += 1 << (_BITS - 1)
         value >>= _BITS
-        self._recent = [*self._recent[-(self.bands - 1) :], value] if self.bands > 1 else [value]
-        self._keys.append(key)
+        self._recent = [*self._recent, value][-max(1, self.bands - 1) :]
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ class MatrixNoise(LatticeClient):
         """Sum plus correlated noise."""
         drawn = self.distribution(noise.multiplier)
         run = self._noise.setdefault(noise.multiplier, CorrelatedNoise(self.bands, self.dim, drawn))
-        steps = self.steps_of(total) + run.at(noise.keys)
+        steps = self.steps_of(total) + run.at(noise.round, noise.keys)
         scale = self.lattice.steps * 2**_BITS
         return Released(
             total=self.mean_total(steps, noise.clip),

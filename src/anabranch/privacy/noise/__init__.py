@@ -4,7 +4,6 @@ Nothing in this room, nor in `anabranch.privacy.mechanisms`, draws from NumPy or
 """
 
 from anabranch.privacy.noise.gaussian import DiscreteGaussian
-from anabranch.privacy.noise.generator import secret_generator
 from anabranch.privacy.noise.skellam import Skellam
 from anabranch.privacy.noise.stream import KEY_BYTES, SecretStream, derived_key
 
@@ -14,5 +13,4 @@ __all__ = [
     "SecretStream",
     "Skellam",
     "derived_key",
-    "secret_generator",
 ]
