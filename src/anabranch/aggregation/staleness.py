@@ -14,10 +14,17 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from anabranch.updates.sections import Sections, Update, Weighting
+from anabranch.updates.sections import Sections, Update, Vector, Weighting
 from anabranch.values import Value
 
-__all__ = ["ConstantStaleness", "HingeStaleness", "PolynomialStaleness", "Staleness", "damped"]
+__all__ = [
+    "ConstantStaleness",
+    "HingeStaleness",
+    "PolynomialStaleness",
+    "Staleness",
+    "damped",
+    "rebased",
+]
 
 
 class _Rule(Value):
@@ -72,6 +79,15 @@ Staleness: TypeAlias = Annotated[
     ConstantStaleness | PolynomialStaleness | HingeStaleness, Field(discriminator="kind")
 ]
 """Any of the rules, chosen by ``kind``."""
+
+
+def rebased(update: Update, base: Vector, current: Vector) -> Update:
+    """The update as a step from the current model to the client's: delta + base - current.
+
+    With s as mixing weight the server then does w + s (w_client - w), equation 1 of FedAsync.
+    """
+    delta = update.vectors["delta"] + (base - current)
+    return Update({**update.vectors, "delta": delta}, update.scalars)
 
 
 def damped(update: Update, factor: float, sections: Sections) -> Update:

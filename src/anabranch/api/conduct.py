@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from anabranch.api.closing import Closing
+from anabranch.api.devices import device_runtime
 from anabranch.api.prepare import Prepared
 from anabranch.api.run import Run
 from anabranch.api.workers import SpawnedSimulant
 from anabranch.client.states import SlotFile
-from anabranch.coordinator.asking import Asking
+from anabranch.coordinator.asking import Asking, everybody
 from anabranch.coordinator.evaluation import Evaluator
 from anabranch.coordinator.events import Listener, RunStarted
 from anabranch.coordinator.loop import Coordinator
@@ -37,6 +38,7 @@ from anabranch.coordinator.store import (
 from anabranch.plan import Plan, trust_line
 from anabranch.privacy.door import ReleaseDoor
 from anabranch.runtimes.local import LocalSetup, holdout_shards, local_runtime
+from anabranch.runtimes.local.virtual import DeviceRuntime
 
 __all__ = ["conduct", "new_record"]
 
@@ -97,8 +99,9 @@ def conduct(
         else:
             kind = type(_initial(prepared).server)
             state = RunState.from_arrays(latest.round, kind, latest.state)
-        policy = _policy(prepared, live=remote is not None)
-        asking = _asking(prepared, run_id)
+        in_time = remote is not None or prepared.plan.devices is not None
+        policy = _policy(prepared, live=in_time)
+        asking = _asking(prepared, run_id, runtime)
         coordinator = _coordinator(prepared, runtime, asking, policy, journal, listener, stopped)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)
@@ -142,7 +145,8 @@ def _runtime(prepared: Prepared, slots: SlotFile | None) -> Iterator[Runtime]:
         asked=prepared.plan.rounds.asked(len(prepared.federation)),
         factory=SpawnedSimulant.of(prepared, slots),
     )
-    runtime = local_runtime(setup, prepared.plan.runtime)
+    inner = local_runtime(setup, prepared.plan.runtime)
+    runtime = device_runtime(prepared, inner) if prepared.plan.devices is not None else inner
     try:
         yield runtime
     finally:
@@ -173,7 +177,10 @@ def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
 
 
 def _policy(prepared: Prepared, *, live: bool) -> Policy:
-    """When rounds close: simulated clients all answer; live ones need not once there are enough."""
+    """When rounds close: clients that answer in time, real or virtual, are not all waited for.
+
+    Without a clock all simulated clients answer, and the order of arrival is the machine's.
+    """
     rounds, clients = prepared.plan.rounds, len(prepared.federation)
     if rounds.asynchronous is not None:
         table = rounds.asynchronous
@@ -182,9 +189,11 @@ def _policy(prepared: Prepared, *, live: bool) -> Policy:
     return Synchronous(rounds.asked(clients), rounds.deadline, goal, rounds.late_window)
 
 
-def _asking(prepared: Prepared, run_id: str) -> Asking:
+def _asking(prepared: Prepared, run_id: str, runtime: Runtime) -> Asking:
     clients = len(prepared.federation)
-    return Asking(run_id, prepared.program, clients, prepared.plan.rounds.most(clients))
+    most = prepared.plan.rounds.most(clients)
+    view = runtime.view if isinstance(runtime, DeviceRuntime) else everybody(clients)
+    return Asking(run_id, prepared.program, clients, most, view)
 
 
 def _coordinator(
@@ -207,7 +216,6 @@ def _coordinator(
         door=door,
         asking=asking,
         policy=policy,
-        staleness=plan.rounds.staleness,
         journal=journal,
         tell=listener,
         stopped=stopped,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import numpy as np
@@ -14,13 +15,15 @@ from anabranch.client.program import ClientProgram
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.collect import OpenWork
 from anabranch.coordinator.runtime import Work
+from anabranch.coordinator.schedule import Schedule
 from anabranch.coordinator.state import OpenTask
 from anabranch.fleet.history import FleetHistory
 from anabranch.fleet.selection import Draw, Known, Selection, Selector, Uniform
 from anabranch.fleet.view import FleetView, unknown_fleet
 from anabranch.randomness import generator
+from anabranch.updates.total import Finest
 
-__all__ = ["Asking", "task_name"]
+__all__ = ["Asking", "everybody", "open_tasks", "task_name"]
 
 
 def task_name(run: str, kind: TaskKind, draw: int) -> str:
@@ -47,23 +50,22 @@ class Asking:
         program: what clients run.
         clients: enrolled clients.
         capacity: most updates that one round can merge.
+        view: what is known of the fleet at a time of the runtime's clock.
         selector: whom to ask.
-        view: what is known of the fleet now, by the runtime's clock.
         draw: the generator of a dispatch: public by default, secret where privacy relies on it.
-        selections: of this process's dispatches by number, until they are taken.
+        schedule: what is expected of clients; None where nothing is predicted.
+        selections: who was asked and why, by dispatch, since the last `taken`.
     """
 
     run: str
     program: ClientProgram
     clients: int
     capacity: int
-    selector: Selector = Uniform()
-    view: Callable[[float], FleetView] | None = None
+    view: Callable[[float], FleetView]
+    selector: Selector = field(default_factory=Uniform)
     draw: Callable[[int], Draw] | None = None
-    selections: dict[int, Selection] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._view = self.view or everybody(self.clients)
+    schedule: Schedule | None = None
+    selections: list[Selection] = field(default_factory=list)
 
     @property
     def fold(self) -> FoldPlan:
@@ -80,23 +82,37 @@ class Asking:
         busy: Sequence[int],
         broadcast: Broadcast,
         history: FleetHistory | None,
-    ) -> Work | None:
+    ) -> OpenWork | None:
         """Ask at most ``count`` more clients; None when nobody can be asked now."""
-        view = self._view(now)
-        if busy:
-            flags = np.zeros(self.clients, np.bool_)
-            flags[list(busy)] = True
-            view = view.with_columns(busy=flags)
-        known = Known.nothing(self.clients, round_) if history is None else None
-        if known is None:
-            assert history is not None
-            known = replace(Known.nothing(self.clients, round_), history=history)
-        source = self.draw or (lambda n: generator(self.program.seed, "cohort", n))
-        selection = self.selector.select(view, count, source(draw), known)
+        view = self._without(self.view(now), busy)
+        known, prediction = Known.nothing(self.clients, round_), None
+        if self.schedule is not None and history is not None:
+            prediction = self.schedule.predicted(view, history)
+            known = self.schedule.known(prediction, history, round_)
+        selection = self.selector.select(view, count, self._source(draw), known)
+        self.selections.append(selection)
         if not selection.clients:
             return None
-        self.selections[draw] = selection
-        return self._work(round_, draw, selection.clients, broadcast, {})
+        work = self._work(round_, draw, selection.clients, broadcast, {})
+        limit = None
+        if self.schedule is not None and prediction is not None:
+            limit = self.schedule.limit(prediction, work.clients, work.fractions)
+        return OpenWork.of(work, now, limit)
+
+    def _without(self, view: FleetView, busy: Sequence[int]) -> FleetView:
+        if not busy:
+            return view
+        flags = np.zeros(self.clients, np.bool_)
+        flags[list(busy)] = True
+        return view.with_columns(busy=flags)
+
+    def _source(self, draw: int) -> Draw:
+        return self.draw(draw) if self.draw else generator(self.program.seed, "cohort", draw)
+
+    def taken(self) -> tuple[Selection, ...]:
+        """The selections since the last call."""
+        selections, self.selections = tuple(self.selections), []
+        return selections
 
     def again(
         self, tasks: Sequence[OpenTask], versions: Mapping[int, Broadcast]
@@ -112,7 +128,8 @@ class Asking:
         clients = tuple(task.client for task in group)
         fractions = {task.client: task.fraction for task in group if task.fraction != 1.0}
         work = self._work(first.round, first.draw, clients, versions[first.round], fractions)
-        return OpenWork(work, first.at, frozenset(clients))
+        limit = first.limit if math.isfinite(first.limit) else None
+        return OpenWork.of(work, first.at, limit)
 
     def _work(
         self,
@@ -122,13 +139,14 @@ class Asking:
         broadcast: Broadcast,
         fractions: Mapping[int, float],
     ) -> Work:
+        single = self.selector.reads_losses
         return Work(
             TaskKind.TRAIN,
             round_,
             clients,
             broadcast,
             self.fold,
-            self.program.pipeline.delivery,
+            Finest.INDIVIDUALS if single else self.program.pipeline.delivery,
             task=task_name(self.run, TaskKind.TRAIN, draw),
             draw=draw,
             fractions=fractions,
@@ -138,7 +156,14 @@ class Asking:
 def open_tasks(kept: Sequence[OpenWork]) -> tuple[OpenTask, ...]:
     """What the state remembers of work that stays open."""
     return tuple(
-        OpenTask(w.work.draw, w.work.round, w.at, client, w.work.fractions.get(client, 1.0))
+        OpenTask(
+            w.work.draw,
+            w.work.round,
+            w.at,
+            client,
+            w.work.fractions.get(client, 1.0),
+            math.inf if w.limit is None else w.limit,
+        )
         for w in kept
         for client in sorted(w.waiting)
     )

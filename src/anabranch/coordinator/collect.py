@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
@@ -20,9 +21,6 @@ __all__ = ["Adjust", "Collected", "Dispatch", "OpenWork", "TaskKey", "collect", 
 Adjust: TypeAlias = Callable[[Update, Work], Update]
 """Undoes the stages of one update, and damps it when it is stale."""
 
-Dispatch: TypeAlias = Callable[[int, "Collected"], Work | None]
-"""The work for so many more clients; None when nobody can be asked now."""
-
 
 class TaskKey(NamedTuple):
     """One client's task: the name of the piece of work, and the client's number."""
@@ -39,16 +37,22 @@ class OpenWork:
         work: what is asked.
         at: when it was given out, on the runtime's clock.
         waiting: clients without an outcome.
+        limit: seconds that the clients are given; None without a limit.
     """
 
     work: Work
     at: float
     waiting: frozenset[int]
+    limit: float | None = None
 
     @staticmethod
-    def of(work: Work, at: float) -> OpenWork:
+    def of(work: Work, at: float, limit: float | None = None) -> OpenWork:
         """Work that nobody has answered yet."""
-        return OpenWork(work, at, frozenset(work.clients))
+        return OpenWork(work, at, frozenset(work.clients), limit)
+
+    def left(self, now: float) -> float:
+        """Seconds until the limit; inf without one."""
+        return math.inf if self.limit is None else self.at + self.limit - now
 
 
 def _as_it_is(update: Update, work: Work) -> Update:
@@ -67,7 +71,9 @@ class Collected:
         works: by name, in the order in which they were given out; kept ones of earlier rounds
             first.
         outcomes: of the tasks, as they come.
-        individuals: single updates by client number, when the work asked for them.
+        individuals: single updates by client number, when the work asked for them and
+            ``keep_individuals`` says so.
+        losses: mean training loss by task, where single updates are seen and carry one.
         arrived: seconds of the runtime's clock at which each outcome came.
     """
 
@@ -75,12 +81,14 @@ class Collected:
     fold: FoldPlan
     started: float
     adjust: Adjust = _as_it_is
+    keep_individuals: bool = True
     dispatches: int = 0
     works: dict[str, Work] = field(default_factory=dict)
     outcomes: dict[TaskKey, Outcome] = field(default_factory=dict)
     individuals: dict[int, Update] = field(default_factory=dict)
+    losses: dict[TaskKey, float] = field(default_factory=dict)
     arrived: dict[TaskKey, float] = field(default_factory=dict)
-    _at: dict[str, float] = field(default_factory=dict)
+    _opened: dict[str, OpenWork] = field(default_factory=dict)
     _waiting: dict[str, set[int]] = field(default_factory=dict)
     _sum: Accumulator = field(init=False)
 
@@ -105,7 +113,7 @@ class Collected:
         """Work that an earlier round left open."""
         work = opened.work
         self.works[work.task] = work
-        self._at[work.task] = opened.at
+        self._opened[work.task] = opened
         self._waiting[work.task] = set(opened.waiting)
 
     def fresh(self, task: str) -> bool:
@@ -117,13 +125,19 @@ class Collected:
         open_ = {task: len(waiting) for task, waiting in self._waiting.items()}
         fresh = sum(count for task, count in open_.items() if self.fresh(task))
         kept = sum(open_.values()) - fresh
-        return Situation(self.dispatches, fresh, kept, self.contributors, now - self.started)
+        left = min((w.left(now) for w in self.still_open()), default=math.inf)
+        elapsed = now - self.started
+        return Situation(self.dispatches, fresh, kept, self.contributors, elapsed, left)
 
     def still_open(self) -> Iterator[OpenWork]:
         """Work with tasks that have no outcome."""
         for task, waiting in self._waiting.items():
             if waiting:
-                yield OpenWork(self.works[task], self._at[task], frozenset(waiting))
+                yield replace(self._opened[task], waiting=frozenset(waiting))
+
+    def given_out_at(self, task: str) -> float:
+        """When the work was given out, on the runtime's clock."""
+        return self._opened[task].at
 
     # What came back ------------------------------------------------------------------------
 
@@ -192,13 +206,23 @@ class Collected:
             self.finish(Outcome(client, Fate.REFUSED, str(error), task=work.task), now)
             return
         if work.finest is Finest.INDIVIDUALS:
-            self.individuals[client] = adjusted
+            self._note(TaskKey(work.task, client), adjusted)
         size = len(payload.content)
         self.finish(self._stale(Outcome(client, Fate.MERGED, bytes_up=size, task=work.task)), now)
+
+    def _note(self, key: TaskKey, update: Update) -> None:
+        if self.keep_individuals:
+            self.individuals[key.client] = update
+        if seen := update.scalars.get("train_examples"):
+            self.losses[key] = float(update.scalars["train_loss_sum"]) / float(seen)
 
     def _stale(self, outcome: Outcome) -> Outcome:
         late = outcome.fate is Fate.MERGED and not self.fresh(outcome.task)
         return replace(outcome, fate=Fate.MERGED_LATE) if late else outcome
+
+
+Dispatch: TypeAlias = Callable[[int, Collected], OpenWork | None]
+"""Work for so many more clients; None when nobody can be asked now."""
 
 
 def gather(
@@ -218,16 +242,19 @@ def gather(
     """
     while not policy.close(collected.seen(runtime.now())):
         count = policy.dispatch(collected.seen(runtime.now()))
-        work = dispatch(count, collected) if count else None
-        if work is not None:
-            collected.give_out(OpenWork.of(work, runtime.now()))
-            runtime.submit(work)
+        opened = dispatch(count, collected) if count else None
+        if opened is not None:
+            collected.give_out(opened)
+            runtime.submit(opened.work)
         for event in runtime.poll(policy.patience(collected.seen(runtime.now()))):
             collected.absorb(event, name, runtime.now())
+        if policy.expires:
+            for late in [w for w in collected.still_open() if w.left(runtime.now()) <= 1e-6]:
+                _give_up(late, collected, runtime)
     kept = []
     for opened in list(collected.still_open()):
         if policy.keeps(collected.round + 1 - opened.work.round):
-            kept.append(opened)
+            kept.append(opened if policy.expires else replace(opened, limit=None))
         else:
             _give_up(opened, collected, runtime)
     return tuple(kept)
@@ -250,5 +277,6 @@ def collect(
     """One piece of work outside the rounds: everybody's answer, or what came by the deadline."""
     collected = Collected(work.round, work.fold, runtime.now())
     policy = Synchronous(len(work.clients), deadline)
-    gather(collected, runtime, policy, lambda count, seen: work, name)
+    opened = OpenWork.of(work, runtime.now())
+    gather(collected, runtime, policy, lambda count, seen: opened, name)
     return collected

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from anabranch.aggregation.staleness import ConstantStaleness, Staleness, damped
+from anabranch.aggregation.staleness import damped, rebased
 from anabranch.algorithms.base import RoundContext, ServerState
 from anabranch.client.program import ClientProgram
 from anabranch.coordinator.aggregate import Aggregated, aggregate
@@ -23,11 +23,16 @@ from anabranch.coordinator.collect import Collected, OpenWork, gather
 from anabranch.coordinator.evaluation import Evaluation, Evaluator
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted
 from anabranch.coordinator.policies import Policy
-from anabranch.coordinator.record import RoundTimes, committed_event, round_record
+from anabranch.coordinator.record import (
+    VIRTUAL_SECONDS,
+    RoundTimes,
+    committed_event,
+    round_record,
+)
 from anabranch.coordinator.runtime import Fate, Runtime, VirtualRuntime, Work
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
-from anabranch.coordinator.store import GroupedCommits, RunStatus
+from anabranch.coordinator.store import Arrays, GroupedCommits, RunStatus
 from anabranch.plan.schema import Plan
 from anabranch.privacy.door import ReleaseDoor
 from anabranch.updates.sections import Update
@@ -56,7 +61,6 @@ class Coordinator:
         door: what may leave.
         asking: whom a round asks.
         policy: when tasks are given out and when a round is closed.
-        staleness: how much an update of an older version counts.
         journal: makes rounds durable.
         tell: the listener.
         stopped: asked between rounds; true ends the run in good order.
@@ -73,7 +77,6 @@ class Coordinator:
     journal: GroupedCommits
     tell: Callable[[Event], None]
     stopped: Callable[[], bool] = lambda: False
-    staleness: Staleness = ConstantStaleness()
     _measured: tuple[int, Evaluation] | None = None
     _trouble: str = ""
 
@@ -100,6 +103,8 @@ class Coordinator:
         progress = self._progress(state, collected, aggregated, evaluation, times)
         state = self._next(state, aggregated, progress, collected, kept)
         record = round_record(number, collected, aggregated, evaluation, times, self.names)
+        if isinstance(self.runtime, VirtualRuntime):
+            record = replace(record, metrics={**record.metrics, VIRTUAL_SECONDS: state.clock})
         self.journal.add(replace(record, state=state.arrays()))
         self._tell_round(committed_event(record, collected, evaluation, self.names), collected)
         return state
@@ -107,7 +112,7 @@ class Coordinator:
     def _go_on(self, state: RunState) -> None:
         """Tell the runtime what was open when the run was interrupted."""
         if isinstance(self.runtime, VirtualRuntime):
-            self.runtime.restore(state.clock)
+            self.runtime.restore(state.clock, state.extra)
         for opened in self.asking.again(state.open, state.versions):
             if isinstance(self.runtime, VirtualRuntime):
                 self.runtime.resubmit(opened.work, opened.at)
@@ -120,10 +125,15 @@ class Coordinator:
 
         def adjust(update: Update, work: Work) -> Update:
             decoded = self.program.pipeline.decode_one(update)
-            factor = self.staleness.factor(number - work.round)
+            if work.round == number:
+                return decoded
+            rounds = self.plan.rounds
+            if rounds.asynchronous is not None and rounds.asynchronous.rebase:
+                decoded = rebased(decoded, work.broadcast["model"], broadcast["model"])
+            factor = rounds.staleness.factor(number - work.round)
             return damped(decoded, factor, self.program.sections)
 
-        def dispatch(count: int, collected: Collected) -> Work | None:
+        def dispatch(count: int, collected: Collected) -> OpenWork | None:
             return self.asking.new(
                 count,
                 round_=number,
@@ -134,7 +144,7 @@ class Coordinator:
                 history=state.history,
             )
 
-        collected = Collected(number, self.asking.fold, self.runtime.now(), adjust)
+        collected = Collected(number, self.asking.fold, self.runtime.now(), adjust, False)
         for opened in self.asking.again(state.open, state.versions):
             collected.keep(opened)
         kept = gather(collected, self.runtime, self.policy, dispatch, self._name)
@@ -168,16 +178,24 @@ class Coordinator:
         kept: tuple[OpenWork, ...],
     ) -> RunState:
         """What the next round starts from."""
+        schedule, history = self.asking.schedule, state.history
+        if schedule is not None and history is not None:
+            history = schedule.learnt(history, collected)
         return RunState(
             collected.round,
             made.server,
             progress,
-            history=state.history,
+            history=history,
             draws=state.draws + collected.dispatches,
             clock=self.runtime.now() if isinstance(self.runtime, VirtualRuntime) else 0.0,
             open=open_tasks(kept),
             versions={opened.work.round: opened.work.broadcast for opened in kept},
+            extra=self._extra(),
         )
+
+    def _extra(self) -> Arrays:
+        """The state of other parts of the run."""
+        return self.runtime.arrays() if isinstance(self.runtime, VirtualRuntime) else {}
 
     def _evaluate(self, number: int, server: ServerState) -> Evaluation:
         if not self.plan.evaluation.due(number, self.plan.rounds.count):

@@ -6,13 +6,16 @@ buffered one keeps a number of tasks open over the rounds and closes at each ful
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 __all__ = ["Buffered", "Policy", "Situation", "Synchronous"]
 
 _LOOK_AGAIN = 60.0
 """Seconds after which it is asked again whether anybody can be asked."""
+_SOON = 1e-6
+"""Seconds that count as over: sums of times on a clock are not exact."""
 _STARVED = 3600.0
 """Seconds without anybody to ask after which a round without a deadline is closed."""
 
@@ -27,6 +30,8 @@ class Situation:
         kept: open tasks of earlier rounds.
         merged: updates in the sum, stale ones included.
         elapsed: seconds since the round began, on the runtime's clock.
+        left: seconds until the first open task has used up the time that it was given; inf
+            where none was given a limit.
     """
 
     dispatches: int
@@ -34,6 +39,7 @@ class Situation:
     kept: int
     merged: int
     elapsed: float
+    left: float = math.inf
 
     @property
     def open(self) -> int:
@@ -42,7 +48,14 @@ class Situation:
 
 
 class Policy(Protocol):
-    """Decides when tasks are given out and when a round ends."""
+    """Decides when tasks are given out and when a round ends.
+
+    Attributes:
+        expires: whether a task that used up its time is given up while the round goes on.
+    """
+
+    @property
+    def expires(self) -> bool: ...
 
     def dispatch(self, now: Situation) -> int:
         """How many more clients are asked now."""
@@ -67,8 +80,9 @@ class Synchronous:
 
     Attributes:
         cohort: clients asked.
-        deadline: seconds after the round began; None waits for all. A runtime reports a vanished
-            client as lost, so waiting for all ends when every client has a fate.
+        deadline: seconds after the round began. None waits for all, or for the time that clients
+            were given by prediction. A runtime reports a vanished client as lost, so waiting for
+            all ends when every client has a fate.
         goal: close as soon as so many updates are merged; None waits for the rest. Only for live
             clients: in a simulation the order of arrival is the machine's, not the clients'.
         late_window: rounds after its own in which an update is still merged.
@@ -78,6 +92,7 @@ class Synchronous:
     deadline: float | None = None
     goal: int | None = None
     late_window: int = 0
+    expires: ClassVar[bool] = False
 
     def dispatch(self, now: Situation) -> int:
         return self.cohort if now.dispatches == 0 else 0
@@ -86,14 +101,17 @@ class Synchronous:
         if now.dispatches == 0:  # nobody is there
             return now.elapsed >= (_STARVED if self.deadline is None else self.deadline)
         reached = self.goal is not None and now.merged >= self.goal
-        late = self.deadline is not None and now.elapsed >= self.deadline
-        return now.fresh == 0 or reached or late
+        return now.fresh == 0 or reached or self._left(now) <= _SOON
 
     def patience(self, now: Situation) -> float | None:
-        if self.deadline is None:
-            return None if now.dispatches else _LOOK_AGAIN
-        left = max(0.0, self.deadline - now.elapsed)
-        return left if now.dispatches else min(left, _LOOK_AGAIN)
+        left = max(0.0, self._left(now))
+        if not now.dispatches:
+            left = min(left, _LOOK_AGAIN)
+        return left if math.isfinite(left) else None
+
+    def _left(self, now: Situation) -> float:
+        """Seconds until the deadline: the one that was set, else the predicted one."""
+        return now.left if self.deadline is None else self.deadline - now.elapsed
 
     def keeps(self, staleness: int) -> bool:
         return staleness <= self.late_window
@@ -114,6 +132,7 @@ class Buffered:
     concurrency: int
     max_staleness: int
     deadline: float | None = None
+    expires: ClassVar[bool] = True
 
     def dispatch(self, now: Situation) -> int:
         return max(0, self.concurrency - now.open)
@@ -125,10 +144,11 @@ class Buffered:
         return now.merged >= self.buffer or (limit is not None and now.elapsed >= limit)
 
     def patience(self, now: Situation) -> float | None:
-        left = None if self.deadline is None else max(0.0, self.deadline - now.elapsed)
-        if now.open >= self.concurrency:
-            return left
-        return _LOOK_AGAIN if left is None else min(left, _LOOK_AGAIN)
+        left = math.inf if self.deadline is None else self.deadline - now.elapsed
+        left = max(0.0, min(left, now.left))
+        if now.open < self.concurrency:
+            left = min(left, _LOOK_AGAIN)
+        return left if math.isfinite(left) else None
 
     def keeps(self, staleness: int) -> bool:
         return staleness <= self.max_staleness

@@ -18,9 +18,13 @@ from anabranch.coordinator.store import (
     StoredEvent,
 )
 from anabranch.coordinator.store.records import Cell
+from anabranch.fleet.timeline import trace_columns
 from anabranch.privacy.door import Admission
 
-__all__ = ["RoundTimes", "committed_event", "release_entry", "round_record"]
+__all__ = ["VIRTUAL_SECONDS", "RoundTimes", "committed_event", "release_entry", "round_record"]
+
+VIRTUAL_SECONDS = "virtual_seconds"
+"""The metric that says how late it is on the virtual clock when a round closes."""
 
 _CLIENT_PREFIX = "metric."
 """Columns of per-client metrics carry this prefix."""
@@ -112,6 +116,7 @@ def _columns(
         stale = [collected.staleness(key.task) for key in keys]
         columns["staleness"] = [*stale, *[0] * len(only_evaluated)]
         columns["task"] = [key.task for key in keys] + [""] * len(only_evaluated)
+    columns |= trace_columns([o.trace if o else None for o in asked])
     kinds = sorted({kind for metrics in evaluation.clients.values() for kind in metrics})
     for kind in kinds:
         values: list[Cell] = [evaluation.clients.get(c, {}).get(kind) for c in clients]

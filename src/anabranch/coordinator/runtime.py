@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anabranch.aggregation.fold import FoldPlan
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.task import Fate, Task, TaskKind
@@ -147,8 +150,12 @@ class Runtime(Protocol):
 class VirtualRuntime(Runtime, Protocol):
     """A runtime whose clock is simulated, so that a resumed run must set it."""
 
-    def restore(self, now: float) -> None:
-        """Go on at this time of the clock."""
+    def arrays(self) -> Mapping[str, NDArray[np.generic]]:
+        """What the devices' state consists of: part of the run's state."""
+        ...
+
+    def restore(self, now: float, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Go on at this time of the clock, with the devices' state of that time."""
         ...
 
     def resubmit(self, work: Work, at: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 
@@ -31,6 +32,7 @@ class OpenTask:
         at: when that was, on the runtime's clock.
         client: number of the client.
         fraction: share of the planned local work that is asked.
+        limit: seconds that the client was given; inf without a limit.
     """
 
     draw: int
@@ -38,6 +40,7 @@ class OpenTask:
     at: float
     client: int
     fraction: float = 1.0
+    limit: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ _SUFFIX: Final = ".ledger"
 _PURPOSES: Final = ("open", "allot", "reserve", "settle", "close", "cohort")
 
 LEDGER_POINTS: Final = (
+    "ledger.mkdir.before",
+    "ledger.mkdir.after",
     *(f"ledger.{p}.{at}" for p in _PURPOSES for at in ("begin", "commit.before", "commit.after")),
     *SECRET_POINTS,
 )
