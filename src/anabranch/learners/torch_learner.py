@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from anabranch.algorithms.base import Correction
 from anabranch.data.federation import Examples
@@ -25,7 +26,7 @@ from anabranch.learners.closed_form import DenseEngine, DenseLayer, step_kind
 from anabranch.learners.eager import EagerEngine
 from anabranch.learners.flatten import FlatModel, batch_norms, module_layout, module_vector
 from anabranch.learners.losses import Loss
-from anabranch.learners.models import filled
+from anabranch.learners.models import filled, probe
 from anabranch.learners.plan import ModelPlan
 from anabranch.learners.torch_kernels import HybridKernels
 from anabranch.learners.trace import Refused
@@ -213,6 +214,17 @@ class TorchLearner:
                 found = outputs.float().reshape(len(part), -1).cpu()
                 result[start : start + rows] = found.numpy()
         return result
+
+    def training_flops(self) -> float:
+        """Floating-point operations of one training example, forward and backward, counted."""
+        module = seeded_module(self._factory, 0)
+        free = {p.name for p in self._layout.parameters if p.policy is not Policy.FREEZE}
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in free)
+        examples = probe(self._input_shape, self._tokens)
+        with FlopCounterMode(display=False) as counter:
+            module(examples).float().sum().backward()
+        return float(counter.get_total_flops()) / len(examples)
 
     def module(self, vector: Vector) -> nn.Module:
         """A new module with the parameters in ``vector``, in evaluation mode."""

@@ -31,12 +31,12 @@ def canonical_json(document: Mapping[str, object]) -> str:
 
 
 def contract_of(plan: Value, callables: tuple[Reference, ...]) -> dict[str, object]:
-    """Every table but ``runtime``, the plan schema, and the digests of the callables named.
+    """Every table but ``runtime`` and ``devices``, the plan schema, and the callables' digests.
 
     Where a site keeps its files (``data.path``) is its own affair and no part of the contract.
     """
     document: dict[str, object] = plan.model_dump(
-        mode="json", exclude={"runtime": True, "data": {"path"}}
+        mode="json", exclude={"runtime": True, "devices": True, "data": {"path"}}
     )
     named = {reference.name: reference.sha256 for reference in callables}
     return {"schema": PLAN_SCHEMA, **document, "callables": named}

@@ -1,8 +1,9 @@
 """The plan: one frozen value that says everything about a run.
 
-Every table but ``[runtime]`` is the *contract*: what is learnt, from which data, how updates are
-merged and protected, and what must be reached. It is equal for all who take part, and its digest
-is what a site agrees to. ``[runtime]`` says how the run is carried out here.
+Every table but ``[runtime]`` and ``[devices]`` is the *contract*: what is learnt, from which data,
+how updates are merged and protected, and what must be reached. It is equal for all who take part,
+and its digest is what a site agrees to. ``[runtime]`` says how the run is carried out here, and
+``[devices]`` which devices a simulation pretends its clients to be.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from anabranch.data.plan import DataPlan
 from anabranch.learners.plan import ModelPlan
 from anabranch.learners.training import LocalTraining
 from anabranch.plan.contract import contract_digest, contract_of, references
+from anabranch.plan.devices import DevicesPlan
 from anabranch.plan.evaluation import EvaluationPlan, Limits, StopPlan
 from anabranch.plan.named import Named, Reference
 from anabranch.plan.privacy import PrivacyPlan
@@ -104,6 +106,9 @@ class Plan(Value):
     """What the run must keep to."""
     privacy: PrivacyPlan | None = None
     """What is promised to the people behind the data. Left out, nothing is."""
+    devices: DevicesPlan | None = None
+    """Devices that a simulation pretends its clients to be; no part of the contract. Left out,
+    clients answer at once."""
     runtime: RuntimePlan = RuntimePlan()
     """How it is run here; no part of the contract."""
 

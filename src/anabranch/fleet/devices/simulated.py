@@ -169,10 +169,10 @@ class SimulatedFleet:
     def _levels(self, now: float) -> Column:
         """Battery levels at ``now``; those of a trace where it has them."""
         self.batteries.advance(now)
-        if self.trace is not None:
-            seen = self.trace.battery[self.trace.place(np.arange(len(self)), now)[0]]
-            self.batteries.level = np.where(np.isnan(seen), self.batteries.level, seen)
-        return np.round(self.batteries.level, 2)
+        if self.trace is None:
+            return self.batteries.level
+        seen = self.trace.battery[self.trace.place(np.arange(len(self)), now)[0]]
+        return np.where(np.isnan(seen), self.batteries.level, seen)
 
     def view(self, now: float) -> FleetView:
         """What the coordinator may know at ``now``; devices report levels in whole per cent."""
@@ -196,7 +196,7 @@ class SimulatedFleet:
             busy=np.zeros(len(self), np.bool_),
             charging=self.presence.charging(rows, now),
             metered=np.where(own, profiles.metered, network_column("metered", network) > 0),
-            battery=levels,
+            battery=np.round(levels, 2),
             battery_joules=np.where(profiles.mains, np.nan, profiles.battery),
             flops=profiles.flops,
             watts=profiles.watts,
@@ -322,9 +322,8 @@ class SimulatedFleet:
         Returns:
             Which devices had the energy; the others went dark.
         """
-        self.batteries.advance(now)
         rows = begun.rows
-        held = self.batteries.level[rows] * self.profiles.battery[rows]
+        held = self._levels(now)[rows] * self.profiles.battery[rows]
         enough = self.profiles.mains[rows] | begun.charging | (held >= joules)
         self.batteries.drain(rows, joules, begun.charging)
         own = begun.network == self.profiles.network[rows]

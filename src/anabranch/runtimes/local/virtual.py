@@ -33,10 +33,11 @@ from anabranch.fleet.timeline import TaskTrace
 from anabranch.fleet.view import Column, FleetView
 from anabranch.updates.total import Finest
 
-__all__ = ["VirtualRuntime", "broadcast_bytes"]
+__all__ = ["DeviceRuntime", "broadcast_bytes"]
 
 _TRAINED, _DONE, _LOST = 0, 1, 2
 _DEVICE_WORK = (TaskKind.TRAIN, TaskKind.EXCHANGE)
+_STATE = "devices."
 _FAILURE_BYTES = 1000.0
 """Bytes of a message that says that a client failed."""
 
@@ -71,7 +72,7 @@ class _Group:
     open: set[int] = field(default_factory=set)
 
 
-class VirtualRuntime:
+class DeviceRuntime:
     """A runtime whose clients are simulated devices.
 
     Args:
@@ -162,13 +163,14 @@ class VirtualRuntime:
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The devices' state: batteries and data budgets."""
-        return self._fleet.arrays()
+        return {_STATE + name: array for name, array in self._fleet.arrays().items()}
 
-    def restore(self, now: float, arrays: Mapping[str, NDArray[np.generic]] | None = None) -> None:
-        """Go on at ``now`` with the devices' state of that time."""
+    def restore(self, now: float, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Go on at ``now`` with the devices' state of that time; without arrays, from the start."""
         self._now = now
-        if arrays:
-            self._fleet.restore(arrays)
+        own = {k.removeprefix(_STATE): v for k, v in arrays.items() if k.startswith(_STATE)}
+        if own:
+            self._fleet.restore(own)
 
     # Virtual time ----------------------------------------------------------------------------
 
