@@ -1,4 +1,4 @@
-"""`anabranch privacy`: what noisy releases cost, and how much noise a budget needs."""
+"""`anabranch privacy`: what noisy releases cost, how much noise a budget needs, what was spent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anabranch.cli import ledgers
 from anabranch.cli.options import AsJson
 from anabranch.cli.output import print_json, print_table, say
 from anabranch.errors import AnabranchError
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="Privacy accounting: epsilon of a plan, noise for one."
+    no_args_is_help=True, help="Privacy: epsilon and noise of a plan, budgets of populations."
 )
+app.command("status")(ledgers.status)
+app.command("verify")(ledgers.verify)
+app.command("export")(ledgers.export)
 
 
 class SamplingChoice(StrEnum):

@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 from anabranch.coordinator.store.participations import Participations
 from anabranch.coordinator.store.problems import PATIENCE_MS, database_problem
 from anabranch.coordinator.store.secrets import SECRET_POINTS, RunSecret
-from anabranch.disk import Faults, disk_problem, explained, make_directory, no_faults
+from anabranch.disk import TEMPORARY, Faults, disk_problem, explained, make_directory, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.privacy.ledger import (
     Allotted,
@@ -138,7 +138,7 @@ class PopulationLedger:
                     ledger._append(wanted)
                 else:
                     rules.same_population(ledger._balance.opened, wanted)
-            ledger._sweep()
+                    ledger._sweep(ledger._balance)
         except BaseException:
             ledger.close()
             raise
@@ -227,12 +227,15 @@ class PopulationLedger:
                 does not; AB-918 it goes on under another allotment.
         """
         secret = RunSecret(self._secret_path(wanted.run), self._faults)
-        known = self.balance().runs.get(wanted.run)
-        if known is None or known.closed is not None:
-            rules.allot(self.balance(), wanted)  # refused before a secret is made
-        secret.obtain()
-        named = replace(wanted, secret=secret.fingerprint)
-        self.decide("allot", lambda balance: rules.allot(balance, named))
+
+        def rule(balance: Balance) -> Allotted | None:
+            known = balance.runs.get(wanted.run)
+            if known is None or known.closed is not None:
+                rules.allot(balance, wanted)  # refused before a secret is made
+            named = replace(wanted, secret=secret.obtain().fingerprint)
+            return rules.allot(balance, named)
+
+        self.decide("allot", rule)
         return RunLedger(self, wanted.run, secret)
 
     def decide(self, purpose: str, rule: Callable[[Balance], E | None]) -> E | None:
@@ -257,9 +260,14 @@ class PopulationLedger:
     def _secret_path(self, run: str) -> Path:
         return self.path.with_suffix(".secrets") / f"{run}.key"
 
-    def _sweep(self) -> None:
-        """Erase secrets that a crash left after their run had ended."""
-        for run, state in self.balance().runs.items():
+    def _sweep(self, balance: Balance) -> None:
+        """Erase what a crash left: secrets of runs that had ended, and half-written ones.
+
+        Secrets are made and swept under the write lock, so nobody else's is half-written now.
+        """
+        for leftover in self.path.with_suffix(".secrets").glob(f"{TEMPORARY}*"):
+            leftover.unlink(missing_ok=True)
+        for run, state in balance.runs.items():
             if state.closed is not None and state.closed.final:
                 RunSecret(self._secret_path(run), self._faults).erase()
 
