@@ -20,6 +20,7 @@ _PROGRESS = "progress."
 _HISTORY = "history."
 _OPEN = "open."
 _VERSION = "version."
+_EXTRA = "extra."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class RunState:
         clock: the runtime's clock when the round was closed; simulated devices go on from it.
         open: tasks that a later round may still merge.
         versions: broadcasts that open tasks refer to, by their round.
-        extra: arrays of other parts of the run (downlink, privacy), by name.
+        extra: the state of simulated devices, by name; empty without them.
     """
 
     round: int
@@ -82,7 +83,7 @@ class RunState:
             arrays |= _of_open(self.open)
         for round_, broadcast in self.versions.items():
             arrays |= {f"{_VERSION}{round_}.{name}": v for name, v in broadcast.items()}
-        return arrays | {f"extra.{name}": np.asarray(v) for name, v in self.extra.items()}
+        return arrays | {_EXTRA + name: np.asarray(v) for name, v in self.extra.items()}
 
     @staticmethod
     def from_arrays(round_: int, kind: type[ServerState], arrays: Arrays) -> RunState:
@@ -100,7 +101,7 @@ class RunState:
             clock=float(arrays["clock"][0]),
             open=_open_of(_under(_OPEN, arrays)),
             versions=_versions_of(_under(_VERSION, arrays)),
-            extra=_under("extra.", arrays),
+            extra=_under(_EXTRA, arrays),
         )
 
 
