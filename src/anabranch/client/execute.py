@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from anabranch.algorithms.base import Broadcast, LocalWork, SectionValues
-from anabranch.client.program import LOCAL_PARAMETERS, ClientProgram
+from anabranch.client.program import CLIP_NORM, LOCAL_PARAMETERS, ClientProgram
 from anabranch.client.task import Reply, Task, TaskKind
 from anabranch.data.federation import Examples
 from anabranch.learners.base import LocalResult, TrainingJob, gradient_coefficient
 from anabranch.learners.training import SGD
+from anabranch.privacy.mechanisms import Mechanism
+from anabranch.privacy.noise import SecretStream
 from anabranch.randomness import derived_seed, generator
 from anabranch.updates.sections import WEIGHT, Update, Vector
 from anabranch.updates.stages import EncodeContext
@@ -58,6 +60,9 @@ def _train(
     result = program.learner.train(start, data, job)
     work = _work(program, start, result, job, len(data))
     values, after = program.algorithm.client_update(broadcast, kept, work)
+    if program.mechanism is not None:
+        update = _bounded(program, program.mechanism, task, broadcast, values, work)
+        return Reply(update, _own_parameters(program, result))
     update = _declared(program, values, work, result)
     if not program.pipeline.stages and not program.memory.size:
         return Reply(update)
@@ -70,10 +75,45 @@ def _train(
     )
     update, stage_memory = program.pipeline.encode(update, kept, context)
     new_memory = {**after, **stage_memory}
-    local = program.learner.layout.local
-    if local:
-        new_memory[LOCAL_PARAMETERS] = result.end[program.dim : program.dim + local]
+    if program.learner.layout.local:
+        new_memory[LOCAL_PARAMETERS] = _local_part(program, result)
     return Reply(update, program.memory.join(new_memory) if program.memory.size else None)
+
+
+def _local_part(program: ClientProgram, result: LocalResult) -> Vector:
+    return result.end[program.dim : program.dim + program.learner.layout.local]
+
+
+def _own_parameters(program: ClientProgram, result: LocalResult) -> Vector | None:
+    """What a client of a private run keeps: parameters that never leave it, or nothing."""
+    if not program.learner.layout.local:
+        return None
+    return program.memory.join({LOCAL_PARAMETERS: _local_part(program, result)})
+
+
+def _bounded(
+    program: ClientProgram,
+    mechanism: Mechanism,
+    task: Task,
+    broadcast: Broadcast,
+    values: SectionValues,
+    work: LocalWork,
+) -> Update:
+    """What leaves a client of a private run: the bounded update, and nothing else."""
+    weight = program.weight.weight(work.examples, work.steps)
+    own = (
+        SecretStream.system()
+        if program.secret is None
+        else SecretStream.keyed(program.secret, "client", task.name, str(task.round), task.task)
+    )
+    return mechanism.encode(
+        np.asarray(values["delta"], np.float32),
+        float(broadcast[CLIP_NORM.name][0]),
+        min(1.0, weight / program.weight.bound),
+        task.round,
+        program.seed,
+        own,
+    )
 
 
 def _job(

@@ -6,7 +6,7 @@ It is built from the contract alone, so every client, worker and coordinator bui
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,10 +16,14 @@ from anabranch.algorithms.base import Algorithm
 from anabranch.learners.base import Learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.learners.training import LocalTraining
+from anabranch.privacy.mechanisms import Mechanism
 from anabranch.updates.sections import Section, Sections, Vector
 from anabranch.updates.stages import Pipeline
 
-__all__ = ["DIAGNOSTICS", "ClientProgram", "MemoryLayout"]
+__all__ = ["CLIP_NORM", "DIAGNOSTICS", "ClientProgram", "MemoryLayout"]
+
+CLIP_NORM = Section.vector("clip_norm", 1)
+"""What a private run sends down besides the algorithm's vectors: the round's clip norm."""
 
 DIAGNOSTICS: tuple[Section, ...] = (
     Section.count("examples"),
@@ -84,6 +88,8 @@ class ClientProgram:
         seed: the plan's public seed.
         rounds: planned number of rounds, for schedules.
         base: initial whole vector; gives the values of local and frozen parameters.
+        mechanism: of a private run: bounds the update, and says all that may leave in training.
+        secret: of simulated clients that add noise; real ones ask their operating system.
     """
 
     algorithm: Algorithm
@@ -95,6 +101,8 @@ class ClientProgram:
     seed: int
     rounds: int
     base: Vector
+    mechanism: Mechanism | None = None
+    secret: bytes | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def dim(self) -> int:
@@ -108,14 +116,17 @@ class ClientProgram:
 
     @cached_property
     def sections(self) -> Sections:
-        """The type of a training update."""
+        """The type of a training update; in a private run what the mechanism bounds, no more."""
+        if self.mechanism is not None:
+            return Sections(self.mechanism.sections())
         own = self.algorithm.sections(self.dim)
         return Sections((*own, self.weight.section(), *DIAGNOSTICS))
 
     @cached_property
     def broadcast_sections(self) -> Sections:
         """The type of what goes down."""
-        return Sections(self.algorithm.broadcast_sections(self.dim))
+        own = tuple(self.algorithm.broadcast_sections(self.dim))
+        return Sections((*own, CLIP_NORM) if self.mechanism is not None else own)
 
     @cached_property
     def memory(self) -> MemoryLayout:

@@ -13,7 +13,7 @@ import numpy as np
 
 from anabranch.updates.total import Total
 
-__all__ = ["Admission", "ReleaseDoor"]
+__all__ = ["Admission", "ReleaseDoor", "digest_of"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ class ReleaseDoor:
         """Judge one sum; the caller releases it only when it was admitted."""
         admitted = total.contributors >= self.minimum
         names = tuple(section.name for section in total.sections)
-        digest = _digest(total) if admitted else ""
+        digest = digest_of(total) if admitted else ""
         return Admission(what, round_, total.contributors, names, "unprotected", admitted, digest)
 
 
-def _digest(total: Total) -> str:
+def digest_of(total: Total) -> str:
+    """SHA-256 over the names and sums of a total."""
     digest = hashlib.sha256()
     for section in total.sections:
         digest.update(section.name.encode())

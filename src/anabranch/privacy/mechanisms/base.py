@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from anabranch.privacy.mechanisms.clipping import ClipRule
 from anabranch.privacy.noise import SecretStream
 from anabranch.updates.sections import Section, Sections, Statistics, Update, Vector, Weighting
 from anabranch.updates.total import Total
@@ -53,7 +54,6 @@ class Released:
     Attributes:
         total: what the algorithm sees: the section ``delta`` in units of the update, to be divided
             by the planned cohort.
-        multiplier: the noise that is really in it, in clip norms; what the ledger settles with.
         deviation: standard deviation of the noise on a coordinate of the mean. Public.
         bias: bound on the total variation distance of the noise to its formula, over the release;
             (1 + exp(epsilon)) times it belongs to delta.
@@ -61,7 +61,6 @@ class Released:
     """
 
     total: Total
-    multiplier: float
     deviation: float
     bias: float
     unclipped: float | None = None
@@ -74,6 +73,11 @@ class Mechanism(Protocol):
     @property
     def dim(self) -> int:
         """Coordinates of an update."""
+        ...
+
+    @property
+    def clip(self) -> ClipRule:
+        """The bound on an update."""
         ...
 
     def sections(self) -> tuple[Section, ...]:
@@ -92,6 +96,18 @@ class Mechanism(Protocol):
             round_: the round; public randomness derives from it, equal for all clients.
             seed: the plan's public seed.
             own: the client's secret randomness.
+        """
+        ...
+
+    def realised(self, contributors: int, multiplier: float) -> float:
+        """The noise that a sum of so many updates will have, in clip norms.
+
+        Args:
+            contributors: updates in the sum.
+            multiplier: the noise that the round is planned with.
+
+        Raises:
+            AnabranchError: AB-935 with less noise than was promised: the round is abandoned.
         """
         ...
 

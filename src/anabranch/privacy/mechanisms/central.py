@@ -82,6 +82,10 @@ class LatticeClient:
             scalars[UNCLIPPED] = 1.0 if short else -1.0
         return Update({DELTA: steps.astype(np.float32)}, scalars)
 
+    def realised(self, contributors: int, multiplier: float) -> float:
+        """The coordinator adds all of the noise, whoever answered."""
+        return multiplier
+
     def steps_of(self, total: Total) -> Integers:
         """The sum in lattice steps, exactly."""
         return np.rint(total.sums[DELTA] * self.lattice.steps).astype(np.int64)
@@ -96,6 +100,16 @@ class LatticeClient:
 class CentralNoise(LatticeClient):
     """Fresh discrete Gaussian noise in every round."""
 
+    def check(self, multiplier: float) -> None:
+        """Refuse, before a run, a clipping bit that would cost more than a round may.
+
+        Raises:
+            AnabranchError: AB-932 too many parameters, AB-933 the count takes the whole budget.
+        """
+        self.sections()
+        if isinstance(self.clip, AdaptiveClip):
+            self.clip.update_noise(multiplier, self.cohort)
+
     def release(self, total: Total, noise: RoundNoise) -> Released:
         """Sum plus noise. The multiplier is that of update and clipping bit together."""
         update = noise.multiplier
@@ -108,7 +122,6 @@ class CentralNoise(LatticeClient):
         share, bias = self._unclipped(total, key)
         return Released(
             total=self.mean_total(steps, noise.clip),
-            multiplier=noise.multiplier,
             deviation=drawn.sigma / self.lattice.steps * noise.clip / self.cohort,
             bias=self.dim * drawn.bias + bias,
             unclipped=share,

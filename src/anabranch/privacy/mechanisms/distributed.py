@@ -141,20 +141,20 @@ class DistributedNoise:
             return Skellam(self.local_deviation)
         return DiscreteGaussian(self.local_deviation)
 
-    def realised(self, survivors: int) -> float:
-        """The noise that is in a sum, in clip norms, apart from what corrupt clients know.
+    def realised(self, contributors: int, multiplier: float) -> float:
+        """The noise in a sum, in clip norms, apart from what corrupt clients know.
 
         Raises:
             AnabranchError: AB-935 with fewer survivors than were provisioned for.
         """
-        if survivors < self.fewest:
+        if contributors < self.fewest:
             raise AnabranchError(
                 "AB-935",
-                f"{survivors} updates arrived, {self.fewest} are needed for the promised noise.",
+                f"{contributors} updates arrived, {self.fewest} are needed for the promised noise.",
                 fix="wait longer, ask more clients, or plan with a larger dropout_share.",
                 kept="The round is abandoned; nothing was released.",
             )
-        return self.multiplier * math.sqrt((survivors - self.corrupt) / self.honest)
+        return self.multiplier * math.sqrt((contributors - self.corrupt) / self.honest)
 
     def sections(self) -> tuple[Section, ...]:
         """Integers, and nothing else."""
@@ -181,14 +181,13 @@ class DistributedNoise:
 
     def release(self, total: Total, noise: RoundNoise) -> Released:
         """The sum, turned back. No noise is added: it is in it."""
-        multiplier = self.realised(total.contributors)
+        self.realised(total.contributors, noise.multiplier)
         steps = centred(np.rint(total.sums[DELTA]).astype(np.int64), self.bits)
         flat = (steps * (noise.clip / self.scale)).astype(np.float32)
         sums = Rotation(self.dim, noise.seed, noise.round).backward(flat)
         deviation = math.sqrt(total.contributors) * self.local_deviation / self.scale
         return Released(
             total=released_total(self.dim, sums.astype(np.float64), self.cohort),
-            multiplier=multiplier,
             deviation=deviation * noise.clip / self.cohort,
             bias=self._bias(total.contributors),
         )

@@ -135,7 +135,6 @@ class MatrixNoise(LatticeClient):
         scale = self.lattice.steps * 2**_BITS
         return Released(
             total=self.mean_total(steps, noise.clip),
-            multiplier=noise.multiplier,
             deviation=drawn.sigma / scale * noise.clip / self.cohort,
             bias=self.dim * drawn.bias,
         )

@@ -1,0 +1,331 @@
+"""Between the sum of a round and the server update: what may leave, and what it costs.
+
+Without ``[privacy]`` a sum passes the door and is counted (`OpenReleases`). With it
+(`PrivateReleases`) a round runs
+
+    reserve participations -> train -> check them -> reserve the release -> add noise -> commit -> settle
+
+The reservation is durable before its noise key exists outside the ledger; the settlement follows
+the commit. What a kill leaves between the two counts as spent, and the same round computed again is
+the same release with the same noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from anabranch.algorithms.base import Broadcast
+from anabranch.coordinator.store.ledger import RunLedger
+from anabranch.coordinator.store.records import Arrays
+from anabranch.errors import AnabranchError
+from anabranch.fleet.selection.base import CodeColumn
+from anabranch.fleet.selection.codes import Code
+from anabranch.plan.promise import Promise
+from anabranch.privacy.door import Admission, ReleaseDoor, digest_of
+from anabranch.privacy.events import GaussianEvent
+from anabranch.privacy.ledger import Charge, Request
+from anabranch.privacy.mechanisms import AdaptiveClip, Mechanism, Released, RoundNoise
+from anabranch.updates.sections import Vector
+from anabranch.updates.total import Total
+
+__all__ = ["OpenReleases", "Passed", "PrivateReleases", "Releases"]
+
+_KEEPS_WHOLE_BUDGET = "AB-920"
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What the door let through.
+
+    Attributes:
+        total: what the algorithm may see; None when nothing may leave.
+        admissions: for the run's record of releases.
+        facts: public numbers about the release, for the round's metrics.
+        extra: what the run must remember for the next release.
+        reason: why nothing may leave; empty otherwise.
+    """
+
+    total: Total | None
+    admissions: tuple[Admission, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)
+    extra: Arrays = field(default_factory=dict)
+    reason: str = ""
+
+
+class Releases(Protocol):
+    """Decides about the sums of a run's rounds."""
+
+    @property
+    def ended(self) -> str:
+        """Why no further round may be released; empty while one may."""
+        ...
+
+    def broadcast(self, extra: Arrays) -> Broadcast:
+        """What clients are sent for this, besides the algorithm's vectors."""
+        ...
+
+    def refused(self, round_: int) -> CodeColumn | None:
+        """Clients that may not be asked in a round, as `Code`; None when all may."""
+        ...
+
+    def asked(self, round_: int, clients: Sequence[int]) -> None:
+        """These clients are about to be asked."""
+        ...
+
+    def release(
+        self,
+        round_: int,
+        total: Total,
+        contributors: Sequence[int],
+        model: Vector,
+        extra: Arrays,
+        progress: float | None = None,
+    ) -> Passed:
+        """Judge the sum of a round; the caller uses nothing but what is returned."""
+        ...
+
+    def failed(self, round_: int) -> None:
+        """The round failed before a release: nobody took part in it."""
+        ...
+
+    def committed(self) -> None:
+        """Everything that was released so far is durable."""
+        ...
+
+
+@dataclass
+class OpenReleases:
+    """Releases without protection: counted, and withheld below the minimum of contributors.
+
+    Attributes:
+        door: decides.
+    """
+
+    door: ReleaseDoor
+    ended: str = ""
+
+    def broadcast(self, extra: Arrays) -> Broadcast:
+        return {}
+
+    def refused(self, round_: int) -> CodeColumn | None:
+        return None
+
+    def asked(self, round_: int, clients: Sequence[int]) -> None:
+        """Nothing is promised about participations."""
+
+    def release(
+        self,
+        round_: int,
+        total: Total,
+        contributors: Sequence[int],
+        model: Vector,
+        extra: Arrays,
+        progress: float | None = None,
+    ) -> Passed:
+        admission = self.door.admit("model", round_, total)
+        if not admission.admitted:
+            reason = f"{total.contributors} contributors are fewer than a release needs"
+            return Passed(None, (admission,), reason=reason)
+        return Passed(total, (admission,))
+
+    def failed(self, round_: int) -> None:
+        """Nothing was reserved."""
+
+    def committed(self) -> None:
+        """Nothing is to be settled."""
+
+
+@dataclass
+class PrivateReleases:
+    """Releases of a run with a mechanism and a ledger.
+
+    Attributes:
+        promise: what the plan promises, in numbers.
+        mechanism: adds the noise.
+        ledger: the run's part of the population's ledger.
+        names: client identifiers by number.
+        seed: the plan's public seed.
+    """
+
+    promise: Promise
+    mechanism: Mechanism
+    ledger: RunLedger
+    names: Sequence[str]
+    seed: int
+    ended: str = ""
+    _unsettled: list[tuple[str, Charge, str]] = field(default_factory=list)
+    _asked: dict[int, set[str]] = field(default_factory=dict)
+
+    def broadcast(self, extra: Arrays) -> Broadcast:
+        return {"clip_norm": np.array([self._clip(extra)], np.float32)}
+
+    def _clip(self, extra: Arrays) -> float:
+        if "clip_norm" in extra:
+            return float(extra["clip_norm"][0])
+        return float(np.float32(self.mechanism.clip.first))
+
+    # Who takes part -----------------------------------------------------------------------------
+
+    def refused(self, round_: int) -> CodeColumn | None:
+        limit = self.promise.limit
+        if limit is None:
+            return None
+        known = self.ledger.participations.rounds()
+        codes = np.full(len(self.names), Code.NOT_DRAWN, np.int8)
+        for client, name in enumerate(self.names):
+            # A round that is computed again after a crash asks the same clients again.
+            before = [r for r in known.get(name, ()) if r != round_]
+            if not limit.allows(before, round_):
+                codes[client] = Code.PARTICIPATIONS
+        return codes
+
+    def asked(self, round_: int, clients: Sequence[int]) -> None:
+        if self.promise.limit is None:
+            return
+        names = {self.names[client] for client in clients}
+        self.ledger.participations.reserve(names, round_, self.promise.limit)
+        self._asked.setdefault(round_, set()).update(names)
+
+    def failed(self, round_: int) -> None:
+        self._forgo(round_, frozenset())
+
+    def _forgo(self, round_: int, contributors: frozenset[str]) -> None:
+        """Those whose update is in no sum did not take part."""
+        absent = self._asked.pop(round_, set()) - contributors
+        if absent:
+            self.ledger.participations.forgo(sorted(absent), round_)
+
+    # The release --------------------------------------------------------------------------------
+
+    def release(
+        self,
+        round_: int,
+        total: Total,
+        contributors: Sequence[int],
+        model: Vector,
+        extra: Arrays,
+        progress: float | None = None,
+    ) -> Passed:
+        names = tuple(sorted(self.names[client] for client in contributors))
+        if self.promise.limit is not None:
+            self.ledger.participations.require(names, round_, self.promise.limit)
+        extra = _with_progress(extra, progress)
+        try:
+            charge = self._charge(round_, total, extra)
+            request = Request(
+                "model",
+                round_,
+                hashlib.sha256(np.ascontiguousarray(model).data).hexdigest(),
+                names,
+                self._tag(total),
+                charge,
+                details=self._details(extra),
+            )
+            reservation = self.ledger.reserve(request)
+        except AnabranchError as error:
+            if error.code == _KEEPS_WHOLE_BUDGET:
+                self.ended = "the privacy budget is used up"
+            self.failed(round_)
+            return Passed(None, extra=extra, reason=str(error))
+        extra = _with_release(extra, round_, reservation.release)
+        noise = RoundNoise(
+            clip=self._clip(extra),
+            multiplier=charge.noise_multiplier,
+            round=round_,
+            keys=self._keys(extra),
+            seed=self.seed,
+        )
+        released = self.mechanism.release(total, noise)
+        self._forgo(round_, frozenset(names))
+        return self._passed(round_, reservation.release, charge, total, released, extra)
+
+    def _tag(self, total: Total) -> str:
+        """A digest of what arrived that only this run can make: an open one would be an oracle."""
+        return hmac.new(
+            self.ledger.payload_key(), digest_of(total).encode(), hashlib.sha256
+        ).hexdigest()
+
+    def _charge(self, round_: int, total: Total, extra: Arrays) -> Charge:
+        """What the release costs, with the noise that will really be in it."""
+        planned = self.promise.model_charge(
+            round_, extra.get("progress", _NONE).tolist(), extra.get("shares", _NONE).tolist()
+        )
+        realised = self.mechanism.realised(total.contributors, planned.noise_multiplier)
+        if isinstance(planned, GaussianEvent) and realised != planned.noise_multiplier:
+            return replace(planned, realised_noise=realised)
+        return planned
+
+    def _keys(self, extra: Arrays) -> dict[int, bytes]:
+        """Noise keys by round. Only their release ids are stored; the secret is in the ledger."""
+        ids = (bytes(row).hex() for row in extra["releases"])
+        rounds = extra["released_rounds"].tolist()
+        return {r: self.ledger.noise_key(i) for r, i in zip(rounds, ids, strict=True)}
+
+    def _details(self, extra: Arrays) -> tuple[tuple[str, str], ...]:
+        return (
+            ("arithmetic", "integers; discrete noise by alias tables on AES-256-CTR"),
+            ("clip norm", f"{self._clip(extra):.9g}"),
+            ("mechanism", type(self.mechanism).__name__),
+        )
+
+    def _passed(
+        self,
+        round_: int,
+        release: str,
+        charge: Charge,
+        exact: Total,
+        released: Released,
+        extra: dict[str, np.ndarray],
+    ) -> Passed:
+        output = digest_of(released.total)
+        self._unsettled.append((release, charge, output))
+        names = tuple(section.name for section in exact.sections)
+        admission = Admission(
+            "model", round_, exact.contributors, names, _words(charge), True, output
+        )
+        facts = {"clip_norm": self._clip(extra), "noise_deviation": released.deviation}
+        if released.unclipped is not None and isinstance(self.mechanism.clip, AdaptiveClip):
+            facts["unclipped_share"] = released.unclipped
+            after = self.mechanism.clip.after(self._clip(extra), released.unclipped)
+            extra["clip_norm"] = np.array([after], np.float32)
+        if isinstance(charge, GaussianEvent):
+            share = charge.noise_to_sensitivity**-2
+            extra["shares"] = np.append(extra.get("shares", _NONE), share)
+        return Passed(released.total, (admission,), facts, extra)
+
+    def committed(self) -> None:
+        for release, charge, output in self._unsettled:
+            self.ledger.settle(release, charge, output)
+        self._unsettled.clear()
+
+
+_NONE = np.zeros(0)
+
+
+def _words(charge: Charge) -> str:
+    """The mechanism, for the run's record."""
+    event = charge if isinstance(charge, GaussianEvent) else charge.as_gaussian()
+    kind = "noise" if isinstance(charge, GaussianEvent) else "correlated noise"
+    return f"{kind} {charge.noise_multiplier:.6g} clip norms, {event.relation.value}"
+
+
+def _with_progress(extra: Arrays, value: float | None) -> dict[str, np.ndarray]:
+    if value is None:
+        return dict(extra)
+    return {**extra, "progress": np.append(extra.get("progress", _NONE), value)}
+
+
+def _with_release(extra: Arrays, round_: int, release: str) -> dict[str, np.ndarray]:
+    row = np.frombuffer(bytes.fromhex(release), np.uint8)[None]
+    ids, rounds = extra.get("releases"), extra.get("released_rounds")
+    return {
+        **extra,
+        "releases": row if ids is None else np.concatenate([ids, row]),
+        "released_rounds": np.append(np.zeros(0, np.int64) if rounds is None else rounds, round_),
+    }
