@@ -28,6 +28,7 @@ from anabranch.runtimes.http.messages import (
     unpack_broadcast,
 )
 from anabranch.testing.runtime import SmallFleet
+from anabranch.updates import container
 from anabranch.updates.wire import pack
 
 FLEET = SmallFleet(FedAvg()).build()
@@ -91,14 +92,14 @@ def test_a_repeated_upload_counts_once(runtime: HttpRuntime, http: httpx.Client)
     asked = work()
     runtime.submit(asked)
     task, content = offered(http, "client-0"), answer(asked, 0)
-    assert put(http, task, "client-0", content).json() == {"repeated": False}
-    assert put(http, task, "client-0", content).json() == {"repeated": True}
+    assert put(http, task, "client-0", content).json()["repeated"] is False
+    assert put(http, task, "client-0", content).json()["repeated"] is True
     assert code(put(http, task, "client-0", content + b" ")) == (409, "AB-716")
     events = runtime.poll(1.0)
     assert [type(event) for event in events] == [Payload, Outcome]
     assert put(http, task, "client-1", answer(asked, 1)).status_code == 200
     # All have answered: the same bytes are still known, and nothing new comes of them.
-    assert put(http, task, "client-0", content).json() == {"repeated": True}
+    assert put(http, task, "client-0", content).json()["repeated"] is True
     assert len(runtime.poll(1.0)) == 2
     assert list(runtime.poll(0.0)) == []
 
@@ -140,7 +141,7 @@ def test_a_wrong_checksum_takes_nothing(runtime: HttpRuntime, http: httpx.Client
             f"/tasks/{task}/update", params={"client": "client-0"}, content=content, headers=header
         )
         assert code(response) == (400, "AB-714")
-    assert put(http, task, "client-0", content).json() == {"repeated": False}
+    assert put(http, task, "client-0", content).json()["repeated"] is False
 
 
 def test_strangers_and_strange_requests(runtime: HttpRuntime, http: httpx.Client) -> None:
@@ -209,7 +210,7 @@ def test_fates_wait_for_the_commit(runtime: HttpRuntime, http: httpx.Client) -> 
     assert states.durable() == {}
     states.committed()
     told = http.get("/tasks", params=query).json()["fates"]
-    assert told == [{"task": task, "fate": "merged"}]
+    assert told == [{"task": task, "fate": "merged", "signature": ""}]
 
 
 def test_without_a_deadline_a_silent_client_is_lost() -> None:
@@ -264,9 +265,11 @@ def test_the_client_says_what_is_wrong_with_its_address(
         joined("http://127.0.0.1:1", "client-0", tmp_path)
     with pytest.raises(AnabranchError, match="AB-719"):
         joined(f"{runtime.url}/elsewhere", "client-0", tmp_path)
-    for url in ("", "127.0.0.1:80", "https://127.0.0.1", "http://", "ftp://x"):
+    for url in ("", "127.0.0.1:80", "https://", "http://", "ftp://x"):
         with pytest.raises(AnabranchError, match="AB-719"):
             joined(url, "client-0", tmp_path)
+    with pytest.raises(AnabranchError, match="AB-710"):
+        joined("http://192.0.2.1:80", "client-0", tmp_path)
 
 
 def test_no_request_makes_the_server_stumble(runtime: HttpRuntime, http: httpx.Client) -> None:
@@ -311,8 +314,8 @@ def test_another_plan_at_the_client_is_reported(runtime: HttpRuntime, tmp_path: 
 def test_a_broadcast_survives_the_wire() -> None:
     sections = FLEET.program.broadcast_sections
     asked = work()
-    content = pack_broadcast(asked.broadcast, sections)
-    assert sha256(content) == sha256(pack_broadcast(asked.broadcast, sections))
+    content = container.joined(pack_broadcast(asked.broadcast, sections))
+    assert sha256(content) == sha256(container.joined(pack_broadcast(asked.broadcast, sections)))
     got = unpack_broadcast(content, sections)
     assert {k: v.tobytes() for k, v in got.items()} == {
         k: v.tobytes() for k, v in asked.broadcast.items()
@@ -340,13 +343,24 @@ class TestMemory:
         assert memory.pending() is None
         np.testing.assert_array_equal(memory.read(), np.ones(3, np.float32))
 
-    def test_a_new_pending_memory_drops_an_older_one(self, tmp_path: Path) -> None:
+    def test_a_memory_that_counts_takes_older_pending_ones_with_it(self, tmp_path: Path) -> None:
         memory = ClientMemory(tmp_path, 2)
         memory.write_pending("a" * 32, np.ones(2, np.float32))
         memory.write_pending("b" * 32, np.zeros(2, np.float32))
+        memory.write_pending("c" * 32, np.full(2, 7, np.float32))
+        assert memory.unresolved() == ["a" * 32, "b" * 32, "c" * 32]
+        memory.hear("b" * 32, Fate.MERGED_LATE)
+        np.testing.assert_array_equal(memory.read(), np.zeros(2, np.float32))
+        assert memory.unresolved() == ["c" * 32]
         memory.hear("a" * 32, Fate.MERGED)
-        assert memory.read() is None
-        assert memory.pending() == "b" * 32
+        np.testing.assert_array_equal(memory.read(), np.zeros(2, np.float32))
+
+    def test_only_a_few_open_tasks_are_kept(self, tmp_path: Path) -> None:
+        memory = ClientMemory(tmp_path, 1)
+        tasks = [f"{number:032x}" for number in range(6)]
+        for task in tasks:
+            memory.write_pending(task, np.ones(1, np.float32))
+        assert memory.unresolved() == tasks[-4:]
 
     @pytest.mark.parametrize("content", [b"", b"garbage" * 20])
     def test_a_damaged_or_foreign_file_is_named(self, tmp_path: Path, content: bytes) -> None:

@@ -20,6 +20,8 @@ __all__ = ["ClientMemory"]
 _COMMITTED: Final = "committed.safetensors"
 _PENDING: Final = re.compile(r"pending-([0-9a-f]{32})\.safetensors")
 _NAME: Final = "memory"
+_OPEN: Final = 4
+"""Tasks of one run whose fate may be open at a time."""
 
 
 class ClientMemory:
@@ -62,27 +64,38 @@ class ClientMemory:
         return vector
 
     def pending(self) -> str | None:
-        """The task whose fate is not known."""
-        found = self._pending_files()
-        return next(iter(found), None)
+        """The task whose fate is not known; the newest one where there are several."""
+        found = self.unresolved()
+        return found[-1] if found else None
+
+    def unresolved(self) -> list[str]:
+        """Every task whose fate is not known, the oldest first."""
+        files = self._pending_files()
+        return sorted(files, key=lambda task: files[task].stat().st_mtime_ns)
 
     def write_pending(self, task: str, vector: Vector) -> None:
-        """What the client keeps if ``task`` is merged; an older pending memory is dropped."""
+        """What the client keeps if ``task`` is merged; only a few older ones are kept beside it."""
         path = self.directory / f"pending-{task}.safetensors"
         with explained(path, "writing the client's memory"):
             write_durably(path, save({_NAME: np.ascontiguousarray(vector)}), "memory")
-            for other, old in self._pending_files().items():
-                if other != task:
-                    old.unlink()
+            for old in self.unresolved()[:-_OPEN]:
+                self._pending_files()[old].unlink()
 
     def hear(self, task: str, fate: Fate) -> None:
-        """MERGED promotes the pending memory of ``task``, anything else drops it."""
+        """A fate that counts promotes the pending memory of ``task``, any other drops it.
+
+        Memories of tasks that were begun before it go with it: they start from an older state.
+        """
         path = self._pending_files().get(task)
         if path is None:
             return
         with explained(path, "settling the client's memory"):
-            if fate is Fate.MERGED:
+            if fate.counts:
+                begun = self.unresolved()
+                older = [self._pending_files()[t] for t in begun[: begun.index(task)]]
                 os.replace(path, self.directory / _COMMITTED)
+                for old in older:
+                    old.unlink()
             else:
                 path.unlink()
             sync_directory(self.directory, "memory")

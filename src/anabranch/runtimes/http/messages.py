@@ -1,4 +1,8 @@
-"""What goes over the wire: small JSON messages, and byte strings named by their SHA-256."""
+"""What goes over the wire: small JSON messages, and byte strings named by their SHA-256.
+
+Every message is a flat JSON object of text, integers below 2^53, booleans and lists: a browser can
+read and write them. Durations are whole milliseconds, so that no clock is compared with another.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,26 @@ from pydantic import Field
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.task import Fate, TaskKind
 from anabranch.errors import AnabranchError
-from anabranch.updates.sections import Sections, Update
-from anabranch.updates.wire import pack, unpack
+from anabranch.updates.container import Buffer, parts_of, read_views
+from anabranch.updates.sections import Sections
 from anabranch.values import Value
 
 __all__ = [
+    "OLDEST_PROTOCOL",
     "PROTOCOL",
+    "Challenge",
     "Contact",
     "Failure",
+    "Hello",
+    "OpenUpload",
     "Problem",
     "Receipt",
+    "Session",
+    "SessionAnswer",
+    "SessionRequest",
     "TaskFate",
     "TaskOffer",
+    "UploadState",
     "content_digest",
     "digest_of_header",
     "pack_broadcast",
@@ -35,8 +47,60 @@ __all__ = [
 PROTOCOL: Final = 1
 """Version of the protocol; part of every path."""
 
+OLDEST_PROTOCOL: Final = 1
+"""The oldest version that is still served (two previous ones, once there are so many)."""
+
 TaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+"""A SHA-256, or nothing."""
+Length = Annotated[int, Field(ge=0, lt=2**53)]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Signed = Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")]
+"""An Ed25519 signature; empty where the coordinator has no key (loopback only)."""
+
+
+class Hello(Value):
+    """Who answers here, and what it speaks."""
+
+    software: str = Field(max_length=64)
+    protocols: tuple[int, int]
+    """The oldest and the newest version that is served."""
+    plan_schema: int
+    """The plan schema of its contracts."""
+    key: str = Field(pattern=r"^([0-9a-f]{64})?$")
+    """The coordinator's public key; empty where it has none."""
+    identities: bool
+    """Whether clients must show that they are on the roster."""
+    fleet: str = Field(default="", max_length=64)
+
+
+class Challenge(Value):
+    """A number that the client signs to open a session; it counts once, for a minute."""
+
+    challenge: Hex
+
+
+class SessionRequest(Value):
+    """The client shows that it holds its key, and asks the coordinator to do the same."""
+
+    client: str = Field(min_length=1, max_length=128)
+    challenge: Hex
+    nonce: Hex
+    """Fresh, of the client's own: the coordinator's signature covers it."""
+    signature: str = Field(pattern=r"^[0-9a-f]{128}$")
+
+
+class Session(Value):
+    """A short session: its token stands for the signature in every request."""
+
+    token: Hex
+    milliseconds: Length
+    signature: Signed
+    """The coordinator's, over the client's nonce: it holds the key that was pinned."""
+
+
+SessionAnswer = Session
 
 
 class TaskOffer(Value):
@@ -45,11 +109,26 @@ class TaskOffer(Value):
     task: TaskId
     """Names the piece of work, and never a path: it becomes part of a file name at the client."""
     kind: TaskKind
-    round: int = Field(ge=0, lt=2**53)
+    round: Length
+    draw: Length = 0
+    """The number from which this task's public generators derive."""
+    fraction: str = Field(default="", pattern=r"^([01](\.[0-9]+)?(e-[0-9]+)?)?$", max_length=32)
+    """Share of the planned local work that is asked, as a decimal number; empty for all of it."""
     broadcast: Sha256
     """What to download."""
-    bytes: int = Field(ge=0, lt=2**53)
+    bytes: Length
     """Length of the download."""
+    run: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,96}$")
+    """The run; part of a folder name at the client."""
+    contract: Digest = ""
+    """What the task belongs to; a download of that name is the contract."""
+    equipment: Digest = ""
+    """Shapes and preprocessing that the contract leaves open; a download."""
+    letter: Digest = ""
+    """Bytes for this client alone (interactive stages)."""
+    milliseconds: Length = 0
+    """Time until the coordinator stops waiting, at most; 0 when it does not say."""
+    signature: Signed = ""
 
 
 class TaskFate(Value):
@@ -57,6 +136,7 @@ class TaskFate(Value):
 
     task: TaskId
     fate: Fate
+    signature: Signed = ""
 
 
 class Contact(Value):
@@ -66,6 +146,8 @@ class Contact(Value):
     fates: tuple[TaskFate, ...] = ()
     closed: bool = False
     """There will be no more tasks."""
+    again: Length = 0
+    """Milliseconds after which the client should come back: the coordinator is being drained."""
 
 
 class Failure(Value):
@@ -73,13 +155,33 @@ class Failure(Value):
 
     code: str = Field(max_length=16)
     detail: str = Field(max_length=2000)
+    declined: bool = False
+    """The client's own policy says no."""
 
 
 class Receipt(Value):
-    """An upload was taken."""
+    """An upload was taken: it is on the coordinator's disk."""
 
     repeated: bool
     """It had been taken before; it counts once."""
+    sha256: Digest = ""
+    signature: Signed = ""
+
+
+class OpenUpload(Value):
+    """The client wants to upload in parts."""
+
+    sha256: Sha256
+    length: Length
+
+
+class UploadState(Value):
+    """An upload in parts, as far as the coordinator has it."""
+
+    upload: TaskId
+    offset: Length
+    """Bytes that are there; the next part begins with them."""
+    length: Length
 
 
 class Problem(Value):
@@ -90,19 +192,23 @@ class Problem(Value):
     fix: str
 
 
-def sha256(content: bytes) -> str:
+def sha256(content: Buffer) -> str:
     """In hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
-def content_digest(content: bytes) -> str:
+def content_digest(content: Buffer) -> str:
     """The header ``Content-Digest`` of RFC 9530.
 
     >>> content_digest(b"")
     'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
     """
-    value = base64.b64encode(hashlib.sha256(content).digest()).decode()
-    return f"sha-256=:{value}:"
+    return digest_header(sha256(content))
+
+
+def digest_header(digest: str) -> str:
+    """The header for a SHA-256 that is known already."""
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(digest)).decode()}:"
 
 
 def digest_of_header(header: str) -> str | None:
@@ -125,26 +231,34 @@ def digest_of_header(header: str) -> str | None:
     return None
 
 
-def pack_broadcast(broadcast: Broadcast, sections: Sections) -> bytes:
-    """The declared vectors of a broadcast, and no others, in the container of updates."""
-    vectors = {name: np.ascontiguousarray(vector) for name, vector in broadcast.items()}
-    return pack(Update(vectors, {}), sections)
+def pack_broadcast(broadcast: Broadcast, sections: Sections) -> tuple[Buffer, ...]:
+    """The declared vectors of a broadcast, and no others, in the container of updates.
+
+    Returns the parts of one byte string; vectors are views, not copies.
+    """
+    return parts_of({s.name: np.ascontiguousarray(broadcast[s.name]) for s in sections})
 
 
-def unpack_broadcast(content: bytes, sections: Sections) -> Broadcast:
-    """The inverse of `pack_broadcast`.
+def unpack_broadcast(content: Buffer, sections: Sections) -> Broadcast:
+    """The inverse of `pack_broadcast`; the vectors are views of ``content``.
 
     Raises:
         AnabranchError: AB-720 these are not the vectors that the client's program expects.
     """
     try:
-        vectors = unpack(content, sections, "coordinator").vectors
-    except AnabranchError as error:
-        raise AnabranchError(
-            "AB-720",
-            "the coordinator's download does not hold the vectors that this client's program "
-            "expects.",
-            fix="use the same plan and software version at the client and the coordinator.",
-            kept="Nothing was sent.",
-        ) from error
+        vectors = read_views(content)
+    except ValueError as error:
+        raise _unexpected() from error
+    wanted = {s.name: ((s.length,), np.dtype(np.float32)) for s in sections}
+    if {name: (v.shape, v.dtype) for name, v in vectors.items()} != wanted:
+        raise _unexpected()
     return {name: np.asarray(vector, np.float32) for name, vector in vectors.items()}
+
+
+def _unexpected() -> AnabranchError:
+    return AnabranchError(
+        "AB-720",
+        "the coordinator's download does not hold the vectors that this client's program expects.",
+        fix="use the same plan and software version at the client and the coordinator.",
+        kept="Nothing was sent.",
+    )

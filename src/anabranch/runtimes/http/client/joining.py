@@ -1,0 +1,265 @@
+"""`join`: the loop of a client. It asks for a task, executes it, answers, and asks again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+
+from anabranch.algorithms.base import Broadcast
+from anabranch.client.execute import execute
+from anabranch.client.program import ClientProgram
+from anabranch.client.task import Reply, Task, TaskKind
+from anabranch.data.federation import Examples, Federation
+from anabranch.errors import AnabranchError
+from anabranch.learners.threads import one_thread
+from anabranch.runtimes.http.client.line import GONE, Line
+from anabranch.runtimes.http.client.options import Credentials, JoinOptions, Route
+from anabranch.runtimes.http.client.transfer import Traffic, download, upload
+from anabranch.runtimes.http.memory import ClientMemory
+from anabranch.runtimes.http.messages import Failure, TaskOffer, unpack_broadcast
+from anabranch.updates.container import Buffer
+from anabranch.updates.wire import packed_parts
+
+__all__ = ["Attendance", "ClientData", "Workplace", "join"]
+
+_OF_THE_LINE: Final = frozenset(
+    {GONE, "AB-710", "AB-712", "AB-718", "AB-719", "AB-721", "AB-756", "AB-757", "AB-759"}
+)
+"""Errors of this client and its line, not of a task: they are not reported but raised."""
+
+DECLINED: Final = "AB-743"
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """The examples of one client.
+
+    Attributes:
+        train: for training.
+        test: for evaluation; the training examples when None.
+    """
+
+    train: Examples
+    test: Examples | None = None
+
+    @staticmethod
+    def of(federation: Federation, name: str) -> ClientData:
+        """One client's part of a federation."""
+        number = federation.names.index(name)
+        test = federation.test.of(number) if federation.test is not None else None
+        return ClientData(federation.train.of(number), test)
+
+    def asked(self, kind: TaskKind) -> Examples:
+        """The examples that a task of this kind is about."""
+        return self.train if kind is TaskKind.TRAIN or self.test is None else self.test
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a client has for the tasks of one run.
+
+    Attributes:
+        program: built from the contract.
+        data: this client's examples.
+        memory: between rounds.
+    """
+
+    program: ClientProgram
+    data: ClientData
+    memory: ClientMemory
+
+    def answer(self, offer: TaskOffer, name: str, content: Buffer) -> tuple[Buffer, ...]:
+        """Do a task; what the client would remember is on the disk, pending, when this returns.
+
+        Raises:
+            AnabranchError: the task cannot be done.
+        """
+        broadcast = unpack_broadcast(content, self.program.broadcast_sections)
+        reply = self._executed(offer, name, broadcast)
+        train = offer.kind is TaskKind.TRAIN
+        if train and reply.memory is not None:
+            self.memory.write_pending(offer.task, reply.memory)
+        sections = self.program.sections if train else self.program.metrics.sections()
+        return packed_parts(reply.update, sections)
+
+    def _executed(self, offer: TaskOffer, name: str, broadcast: Broadcast) -> Reply:
+        draw, fraction = offer.draw or offer.round, float(offer.fraction or 1.0)
+        task = Task(offer.kind, offer.round, 0, name, draw, offer.task, fraction)
+        data, memory = self.data.asked(offer.kind), self.memory.read()
+        with np.errstate(over="ignore", invalid="ignore"):  # the fold names such updates
+            return execute(self.program, task, broadcast, memory, data)
+
+
+class Place(Protocol):
+    """Answers the tasks of one run."""
+
+    def answer(self, offer: TaskOffer, name: str, content: Buffer) -> tuple[Buffer, ...]:
+        """The answer's bytes in parts."""
+        ...
+
+
+class Places(Protocol):
+    """Finds the place of a task, and keeps the two-phase memories of all runs."""
+
+    def place(self, offer: TaskOffer, line: Line) -> Place:
+        """Where this task is done.
+
+        Raises:
+            AnabranchError: AB-743 the client's policy declines; others: it cannot be done.
+        """
+        ...
+
+    def memories(self) -> Mapping[str, ClientMemory]:
+        """The memories by run."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Single:
+    """One run, whose program the caller built."""
+
+    workplace: Workplace
+
+    def place(self, offer: TaskOffer, line: Line) -> Place:
+        return self.workplace
+
+    def memories(self) -> Mapping[str, ClientMemory]:
+        return {"": self.workplace.memory}
+
+
+def join(
+    url: str,
+    name: str,
+    program: ClientProgram,
+    data: ClientData,
+    directory: Path,
+    options: JoinOptions | None = None,
+    credentials: Credentials | None = None,
+    route: Route | None = None,
+) -> int:
+    """Work for the coordinator at ``url`` until it says that the run is over.
+
+    Args:
+        url: such as ``http://127.0.0.1:8080``.
+        name: identifier of this client.
+        program: built from the same plan as the coordinator's.
+        data: this client's examples; they never leave.
+        directory: for the client's memory between rounds.
+        options: how patient.
+        credentials: keys, where the coordinator has a roster.
+        route: proxies and authorities.
+
+    Returns:
+        The number of answers that were taken.
+
+    Raises:
+        AnabranchError: AB-712 the federation has no such client, AB-718 the coordinator was not
+            reached for longer than the patience, AB-719 it does not speak this protocol, AB-721
+            the memory is another program's, AB-756 not admitted, AB-757 not the pinned
+            coordinator, AB-759 its certificate, AB-6xx the disk.
+    """
+    options = options or JoinOptions()
+    line = Line(url, name, options, credentials, route)
+    memory = ClientMemory(directory, program.memory.size)
+    try:
+        with one_thread():
+            line.hello()
+            return Attendance(line, _Single(Workplace(program, data, memory))).work()
+    finally:
+        line.close()
+
+
+@dataclass
+class Attendance:
+    """A client at work.
+
+    Attributes:
+        line: to the coordinator.
+        places: where tasks are done.
+        traffic: bytes moved so far.
+    """
+
+    line: Line
+    places: Places
+    traffic: Traffic = field(default_factory=Traffic)
+    _down: tuple[str, Buffer] | None = None
+
+    def work(self) -> int:
+        """Tasks until the run is over; the number of answers that were taken."""
+        heard: list[str] = []
+        taken = 0
+        options = self.line.options
+        while options.running():
+            contact = self.line.contact(heard, self._unresolved(heard))
+            for fate in contact.fates:
+                for memory in self.places.memories().values():
+                    memory.hear(fate.task, fate.fate)
+            heard = [fate.task for fate in contact.fates]
+            if contact.task is not None:
+                taken += self._do(contact.task)
+            elif contact.closed:
+                break  # what was just heard cannot be confirmed any more, and need not be
+            elif contact.again:
+                self.rest(contact.again / 1000)
+        return taken
+
+    def rest(self, seconds: float) -> None:
+        """The coordinator is being drained: come back later, and only then."""
+        import time
+
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self.line.options.running():
+            time.sleep(min(0.2, seconds))
+
+    def _unresolved(self, heard: list[str]) -> list[str]:
+        pending = [t for memory in self.places.memories().values() for t in memory.unresolved()]
+        return [task for task in pending if task not in heard]
+
+    def _do(self, offer: TaskOffer) -> int:
+        self.line.options.on_task(offer)
+        try:
+            self._answer(offer)
+        except AnabranchError as error:
+            if error.code == GONE:
+                return 0  # closed in the meantime
+            raise
+        return 1
+
+    def _answer(self, offer: TaskOffer) -> None:
+        try:
+            parts = self.answered(offer)
+        except AnabranchError as error:
+            if error.code in _OF_THE_LINE:
+                raise
+            declined = error.code == DECLINED
+            failure = Failure(code=error.code, detail=error.message[:2000], declined=declined)
+            self.line.report(offer, failure)
+            return
+        except Exception as error:
+            # A user's module may raise anything. The text could quote data, so the class must do.
+            self.line.report(offer, Failure(code="", detail=type(error).__name__))
+            return
+        upload(self.line, offer.task, parts, self.traffic)
+
+    def answered(self, offer: TaskOffer) -> tuple[Buffer, ...]:
+        """The answer to a task, not yet sent.
+
+        Raises:
+            AnabranchError: it cannot be given.
+        """
+        place = self.places.place(offer, self.line)
+        return place.answer(offer, self.line.name, self._content(offer))
+
+    def _content(self, offer: TaskOffer) -> Buffer:
+        """What the task refers to; the last download is kept, for it may be asked again."""
+        if offer.kind is TaskKind.EXCHANGE:
+            return self.line.letter(offer) if offer.letter else b""
+        if self._down is None or self._down[0] != offer.broadcast:
+            self._down = None  # the old model goes before the new one comes
+            content = download(self.line, offer.broadcast, offer.bytes, self.traffic)
+            self._down = (offer.broadcast, content)
+        return self._down[1]

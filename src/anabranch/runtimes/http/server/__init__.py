@@ -1,0 +1,1 @@
+"""The coordinator's end of the network: routes, desks, sessions, and what lies on the disk."""

@@ -1,0 +1,71 @@
+"""Everything that the routes share: one value instead of globals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+
+from anabranch.runtimes.http.limits import HttpLimits
+from anabranch.runtimes.http.server.bell import Bell
+from anabranch.runtimes.http.server.office import Office
+from anabranch.runtimes.http.server.sessions import Door
+from anabranch.runtimes.http.server.shelf import Shelf
+from anabranch.runtimes.http.server.spool import Spool
+from anabranch.runtimes.http.server.uploads import Uploads
+from anabranch.runtimes.http.statements import Signer
+
+__all__ = ["Counter"]
+
+
+@dataclass
+class Counter:
+    """What a request meets.
+
+    Attributes:
+        office: the desks of all runs.
+        bell: wakes waiting requests.
+        shelf: downloads.
+        spool: accepted answers.
+        uploads: answers on their way.
+        door: says who asks.
+        signer: the coordinator's key.
+        limits: bounds.
+        software: version of this package.
+        plan_schema: of the contracts.
+        fleet: its name.
+        clock: monotonic seconds.
+    """
+
+    office: Office
+    bell: Bell
+    shelf: Shelf
+    spool: Spool
+    uploads: Uploads
+    door: Door
+    signer: Signer
+    limits: HttpLimits
+    software: str
+    plan_schema: int
+    fleet: str = ""
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+    def client(self, request: Request) -> str:
+        """Who asks.
+
+        Raises:
+            AnabranchError: AB-712, AB-755, AB-756.
+        """
+        name = request.query_params.get("client", "")
+        return self.door.client(name, request.headers.get("authorization", ""))
+
+    def reader(self, request: Request) -> None:
+        """Whether the request may download; on loopback without identities everybody may.
+
+        Raises:
+            AnabranchError: AB-755, AB-756.
+        """
+        if self.door.identities:
+            self.client(request)

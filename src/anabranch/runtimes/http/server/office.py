@@ -1,0 +1,138 @@
+"""The desks of all runs behind one counter: a client asks once and hears of every run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from anabranch.errors import AnabranchError
+from anabranch.runtimes.http.messages import Contact, TaskFate, TaskOffer
+from anabranch.runtimes.http.server.desk import Desk, not_open
+
+__all__ = ["Office", "Seen"]
+
+_AGAIN_MILLISECONDS = 5000
+
+
+@dataclass
+class Seen:
+    """When a client was here last.
+
+    Attributes:
+        at: monotonic seconds.
+        heard: contacts so far.
+    """
+
+    at: float
+    heard: int = 0
+
+
+@dataclass
+class Office:
+    """Every open run's desk.
+
+    Attributes:
+        seen: clients by name, with their last contact.
+        draining: no new tasks are given out.
+    """
+
+    seen: dict[str, Seen] = field(default_factory=dict)
+    draining: bool = False
+    _desks: list[Desk] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, desk: Desk) -> None:
+        """A run begins."""
+        with self._lock:
+            self._desks = [*self._desks, desk]
+
+    def remove(self, desk: Desk) -> None:
+        """A run is over."""
+        with self._lock:
+            self._desks = [other for other in self._desks if other is not desk]
+
+    @property
+    def desks(self) -> Sequence[Desk]:
+        """In the order in which the runs began."""
+        return self._desks
+
+    def knows(self, name: str) -> bool:
+        """Whether any run has this client."""
+        return any(desk.knows(name) for desk in self._desks)
+
+    def contact(
+        self, name: str, heard: Sequence[str], unresolved: Iterable[str], now: float
+    ) -> Contact:
+        """What there is to do and to know, from all runs.
+
+        Args:
+            name: the client.
+            heard: tasks whose fates arrived.
+            unresolved: tasks whose fate the client needs before it goes on.
+            now: monotonic seconds.
+        """
+        seen = self.seen.setdefault(name, Seen(now))
+        seen.at, seen.heard = now, seen.heard + 1
+        desks = [desk for desk in self._desks if desk.knows(name)]
+        offer: TaskOffer | None = None
+        fates: dict[str, TaskFate] = {}
+        for desk in desks:
+            found, told = desk.contact(name, heard)
+            fates |= {fate.task: fate for fate in told}
+            if offer is None and not self.draining:
+                offer = found
+        for fate in self._asked(desks, name, unresolved):
+            fates.setdefault(fate.task, fate)
+        if self._desks and offer is not None and len(desks) > 1:
+            self._turn(desks)
+        closed = bool(desks) and all(desk.closed for desk in desks) and len(desks) == 1
+        return Contact(
+            task=offer,
+            fates=tuple(fates.values()),
+            closed=closed and not desks[0].facts.run,
+            again=_AGAIN_MILLISECONDS if self.draining else 0,
+        )
+
+    @staticmethod
+    def _asked(desks: Sequence[Desk], name: str, unresolved: Iterable[str]) -> list[TaskFate]:
+        """Fates that are durable; a task that no run has open was too late."""
+        told = []
+        for task in unresolved:
+            answers = [desk.fate(task, name) for desk in desks]
+            known = [fate for fate in answers if fate is not None]
+            if len(known) < len(answers):
+                continue  # some run has it open: its fate comes
+            told += sorted(known, key=lambda fate: not fate.fate.counts)[:1]
+        return told
+
+    def _turn(self, desks: Sequence[Desk]) -> None:
+        """Runs take turns: whoever gave out a task goes to the end of the line."""
+        with self._lock:
+            first = next((desk for desk in desks if desk in self._desks), None)
+            if first is not None:
+                self._desks = [*(d for d in self._desks if d is not first), first]
+
+    def of_task(self, task: str, name: str) -> Desk:
+        """The desk where a task of this client is known.
+
+        Raises:
+            AnabranchError: AB-713 nowhere.
+        """
+        for desk in self._desks:
+            if desk.holds(task, name):
+                return desk
+        raise not_open(task)
+
+    def require_known(self, name: str) -> None:
+        """Refuse a stranger.
+
+        Raises:
+            AnabranchError: AB-712.
+        """
+        if not self.knows(name):
+            raise AnabranchError(
+                "AB-712",
+                "this federation has no client of that name.",
+                fix="join with a name that the coordinator's data or roster lists.",
+            )

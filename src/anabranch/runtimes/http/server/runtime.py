@@ -1,0 +1,150 @@
+"""`HttpRuntime`: carries the work of one run to clients that come over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from anabranch.client.task import TaskKind
+from anabranch.coordinator.runtime import Fate, Outcome, Payload, Runtime, RuntimeEvent, Work
+from anabranch.runtimes.http.limits import HttpLimits
+from anabranch.runtimes.http.messages import pack_broadcast
+from anabranch.runtimes.http.server.desk import Desk, RunFacts
+from anabranch.runtimes.http.server.fleet_server import FleetServer
+from anabranch.updates.sections import Sections
+
+__all__ = ["FatesAfterCommit", "HttpRuntime"]
+
+_PATIENCE = 0.5
+"""Longest wait of one `HttpRuntime.poll` without a limit: an interrupt is then noticed."""
+
+
+class HttpRuntime:
+    """Serves the clients of one run.
+
+    Args:
+        names: client identifiers, in the order of client numbers.
+        broadcast: sections of what goes down.
+        own: does the hold-out tasks, whose data the coordinator owns; None when there are none.
+        host: ``localhost`` or an IPv4 loopback address, for a server of its own.
+        port: 0 lets the system choose.
+        limits: bounds.
+        directory: where accepted answers survive the process; a temporary folder when None.
+        server: serves other runs too; then host, port, limits and directory are its own.
+        facts: of the run, with ``server``.
+
+    Raises:
+        AnabranchError: AB-710 the address is not loopback, AB-711 it cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        broadcast: Sections,
+        *,
+        own: Runtime | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        limits: HttpLimits | None = None,
+        directory: Path | None = None,
+        server: FleetServer | None = None,
+        facts: RunFacts | None = None,
+    ) -> None:
+        self._mine = server is None
+        self.server = server or FleetServer(
+            host=host, port=port, limits=limits, directory=directory
+        )
+        self._sections, self._own = broadcast, own
+        self._own_open = self._hold = self._over = False
+        self.desk: Desk = self.server.open(facts or RunFacts("", tuple(names)))
+        self.url = self.server.url
+
+    def recover(self, last: int) -> None:
+        """The run goes on: fates up to the store's ``last`` durable round may be told."""
+        self.desk.recover(last)
+
+    def submit(self, work: Work) -> None:
+        if work.kind is TaskKind.HOLDOUT:
+            if self._own is None:
+                raise RuntimeError("hold-out tasks need the coordinator's own data")
+            self._own.submit(work)
+            self._own_open = True
+            return
+        sections = self._sections if work.broadcast else Sections(())
+        self.desk.submit(work, pack_broadcast(work.broadcast, sections))
+
+    def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
+        if self._own is not None and self._own_open:
+            self._own_open = False
+            return self._own.poll(timeout)
+        if not self.server.alive:
+            raise RuntimeError("the HTTP server has ended")
+        events = self.desk.events(_PATIENCE if timeout is None else min(timeout, _PATIENCE))
+        return [self.desk.payload(e) if isinstance(e, Payload) else e for e in events]
+
+    def abandon(self, task: str | None = None) -> Sequence[Outcome]:
+        own = self._own.abandon(task) if self._own is not None else ()
+        self._own_open = False
+        return (*own, *self.desk.abandon(task))
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def settle(self, task: str, fates: Mapping[int, Fate]) -> None:
+        """Clients hear of their fate with their next contact, at the earliest after the commit."""
+        self.desk.settle(task, fates, hold=self._hold)
+
+    def two_phase(self) -> FatesAfterCommit:
+        """From now on fates wait for the store: pass this to `GroupedCommits` as ``states``."""
+        self._hold = True
+        return FatesAfterCommit(self.desk, self.server)
+
+    @property
+    def unheard(self) -> int:
+        """Fates that clients have not confirmed yet."""
+        return self.desk.unheard
+
+    def close(self) -> None:
+        """Tell the clients that the run is over, then stop serving it; may be called twice."""
+        if self._over:
+            return
+        self._over = True
+        if self.server.alive:
+            self.desk.close(farewell=self._mine)
+        if self._mine:  # the desk stays until the end: a client may still come to hear of it
+            self.server.close()
+        else:
+            self.server.end(self.desk, forget=False)
+        if self._own is not None:
+            self._own.close()
+
+
+class FatesAfterCommit:
+    """A client is told "merged" only once the round is durable.
+
+    Otherwise a coordinator that crashes in between would do the round again, and the client would
+    have promoted a memory that belongs to no round. It is a
+    `anabranch.coordinator.store.grouped.TwoPhase` whose states lie at the clients. Before the
+    commit the fates are in the spool, marked as not yet true; a restart compares the mark with the
+    store's last round.
+    """
+
+    def __init__(self, desk: Desk, server: FleetServer) -> None:
+        self._desk, self._server = desk, server
+
+    def sync(self) -> None:
+        """The held fates are durable.
+
+        Raises:
+            AnabranchError: AB-6xx the disk: the round is then not committed.
+        """
+        self._server.counter.spool.flush()
+
+    def durable(self) -> Mapping[int, int]:
+        """No slot is named by the commit."""
+        return {}
+
+    def committed(self) -> None:
+        """The round is durable: its fates may be told."""
+        self._desk.release()
