@@ -19,6 +19,7 @@ from anabranch.algorithms import ALGORITHMS
 from anabranch.algorithms.base import Algorithm, Requirement
 from anabranch.algorithms.fedavg import FedAvg
 from anabranch.data.plan import DataPlan
+from anabranch.fleet.selection import Uniform as UniformSelection
 from anabranch.learners.plan import ModelPlan
 from anabranch.learners.training import LocalTraining
 from anabranch.plan.contract import contract_digest, contract_of, references
@@ -28,6 +29,7 @@ from anabranch.plan.named import Named, Reference
 from anabranch.plan.privacy import PrivacyPlan
 from anabranch.plan.rounds import ClientsPlan, RoundsPlan
 from anabranch.plan.runtime import RuntimePlan
+from anabranch.plan.selection import Admission, AnySelector
 from anabranch.updates.clip import Clip
 from anabranch.updates.codecs import CODECS
 from anabranch.updates.stages import Stage
@@ -98,6 +100,10 @@ class Plan(Value):
     """What may be relied on at the clients."""
     rounds: RoundsPlan = RoundsPlan()
     """How many rounds, who takes part, what makes a round."""
+    selection: AnySelector = UniformSelection()
+    """Which clients a round asks."""
+    admission: Admission = Admission()
+    """When a device may be asked, and how much of it a task may take."""
     evaluation: EvaluationPlan = EvaluationPlan()
     """When and where the model is measured."""
     stop: StopPlan = StopPlan()

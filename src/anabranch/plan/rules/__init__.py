@@ -6,10 +6,19 @@ from anabranch.plan.rules.memory import RULES as MEMORY
 from anabranch.plan.rules.normalisation import RULES as NORMALISATION
 from anabranch.plan.rules.notes import notes
 from anabranch.plan.rules.optimizer import RULES as OPTIMIZER
+from anabranch.plan.rules.selection import RULES as SELECTION
 from anabranch.plan.rules.stages import RULES as STAGES
 from anabranch.plan.rules.weighting import RULES as WEIGHTING
 
 __all__ = ["RULES", "Alternative", "Note", "Rule", "notes"]
 
-RULES: tuple[Rule, ...] = (*MEMORY, *WEIGHTING, *OPTIMIZER, *STAGES, *COMPRESSION, *NORMALISATION)
+RULES: tuple[Rule, ...] = (
+    *MEMORY,
+    *WEIGHTING,
+    *OPTIMIZER,
+    *STAGES,
+    *COMPRESSION,
+    *NORMALISATION,
+    *SELECTION,
+)
 """Every rule, in the order in which a plan is judged."""

@@ -9,6 +9,7 @@ import numpy as np
 from anabranch.learners.training import Adam
 from anabranch.plan.rules.base import Note
 from anabranch.plan.rules.memory import keepers
+from anabranch.plan.rules.selection import selection_notes
 from anabranch.plan.schema import Plan
 from anabranch.updates.sections import Kind, Section, Sections
 
@@ -21,6 +22,7 @@ def notes(plan: Plan) -> Iterator[Note]:
     yield from _merging(plan)
     yield from _encoding(plan)
     yield from _participation(plan)
+    yield from selection_notes(plan)
     if not plan.servable:
         names = ", ".join(r.name for r in plan.callables if not r.importable)
         yield Note(
