@@ -1,4 +1,8 @@
-"""The hash chain over a population's entries: none can be changed, dropped or moved unnoticed."""
+"""The hash chain over a population's entries: none can be changed, dropped or moved unnoticed.
+
+A link's digest covers the digest before it and the digest of its own content. So whoever kept an
+old digest can be shown, by content digests alone, that a later one continues it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from dataclasses import dataclass
 from anabranch.privacy.ledger.documents import as_document, canonical, unreadable
 from anabranch.privacy.ledger.entries import Entry
 
-__all__ = ["Link", "append", "checked", "first_head"]
+__all__ = ["Link", "append", "checked", "continued", "first_head"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Link:
         at: when it was written, seconds since 1970 (UTC).
         entry: the entry.
         previous: digest of the link before.
-        digest: SHA-256 over all of the above.
+        digest: SHA-256 over ``previous`` and :attr:`content`.
     """
 
     sequence: int
@@ -29,6 +33,11 @@ class Link:
     entry: Entry
     previous: str
     digest: str
+
+    @property
+    def content(self) -> str:
+        """SHA-256 over number, time and entry; it shows nothing of them."""
+        return _content(self.entry, self.sequence, self.at)
 
 
 def first_head(population: str) -> str:
@@ -38,8 +47,25 @@ def first_head(population: str) -> str:
 
 def append(entry: Entry, sequence: int, previous: str, at: float) -> Link:
     """The link that follows the one with digest ``previous``."""
-    text = canonical([previous, sequence, at, as_document(entry)])
-    return Link(sequence, at, entry, previous, hashlib.sha256(text.encode()).hexdigest())
+    digest = continued(previous, [_content(entry, sequence, at)])
+    return Link(sequence, at, entry, previous, digest)
+
+
+def _content(entry: Entry, sequence: int, at: float) -> str:
+    text = canonical([sequence, at, as_document(entry)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def continued(head: str, contents: Iterable[str]) -> str:
+    """The head after links with these content digests.
+
+    Raises:
+        ValueError: a digest is not hexadecimal.
+    """
+    for content in contents:
+        joined = bytes.fromhex(head) + bytes.fromhex(content)
+        head = hashlib.sha256(b"anabranch ledger link 1\n" + joined).hexdigest()
+    return head
 
 
 def checked(population: str, links: Iterable[Link], *, start: Link | None = None) -> Iterator[Link]:

@@ -1,12 +1,14 @@
 """The signed head of a ledger: what a client keeps, so that nobody can turn the ledger back.
 
 The coordinator puts it into every task of a private run. A client that once saw entry 40 with
-digest d refuses a head with a lower sequence, or another digest at 40: the ledger was restored from
-an old copy, or two of them are shown to different clients.
+digest d refuses a head with a lower sequence, and a later one that does not continue d: the ledger
+was restored from an old copy, or two of them are shown to different clients. That it continues is
+shown by the content digests of the entries between, which tell nothing of what they say.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from cryptography.exceptions import InvalidSignature
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from anabranch.errors import AnabranchError
 from anabranch.privacy.ledger.balance import Balance
-from anabranch.privacy.ledger.chain import Link
+from anabranch.privacy.ledger.chain import Link, continued
 from anabranch.privacy.ledger.documents import canonical
 
 __all__ = ["Head", "head_of"]
@@ -32,6 +34,8 @@ class Head:
         budget: of the population.
         delta: of both.
         signature: Ed25519 over all of the above, hexadecimal; empty before signing.
+
+    What a client is shown beside it, see :meth:`continues`, needs no signature of its own.
     """
 
     population: str
@@ -66,6 +70,21 @@ class Head:
                 "private.",
                 kept="Nothing was sent.",
             ) from error
+
+    def continues(self, sequence: int, digest: str, contents: Sequence[str]) -> bool:
+        """Whether this head has the entry ``sequence`` with ``digest`` in its past.
+
+        Args:
+            sequence: number of an earlier entry.
+            digest: of that entry.
+            contents: content digests of the entries after it, up to this head.
+        """
+        if len(contents) != self.sequence - sequence:
+            return False
+        try:
+            return continued(digest, contents) == self.digest
+        except ValueError:
+            return False
 
 
 def head_of(balance: Balance, last: Link) -> Head:
