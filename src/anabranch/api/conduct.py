@@ -12,22 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
+from anabranch.api.assembly import asking_of, initial_state, policy_of
 from anabranch.api.closing import Closing
 from anabranch.api.devices import device_runtime
 from anabranch.api.prepare import Prepared
 from anabranch.api.run import Run
 from anabranch.api.workers import SpawnedSimulant
 from anabranch.client.states import SlotFile
-from anabranch.coordinator.asking import Asking, everybody
+from anabranch.coordinator.asking import Asking
 from anabranch.coordinator.evaluation import Evaluator
 from anabranch.coordinator.events import Listener, RunStarted
 from anabranch.coordinator.loop import Coordinator
 from anabranch.coordinator.notes import card_note
-from anabranch.coordinator.policies import Buffered, Policy, Synchronous
+from anabranch.coordinator.policies import Policy
 from anabranch.coordinator.record import release_entry
 from anabranch.coordinator.runtime import RemoteRuntime, Runtime
 from anabranch.coordinator.state import RunState
-from anabranch.coordinator.stop import Progress
 from anabranch.coordinator.store import (
     GroupedCommits,
     RoundRecord,
@@ -38,7 +38,6 @@ from anabranch.coordinator.store import (
 from anabranch.plan import Plan, trust_line
 from anabranch.privacy.door import ReleaseDoor
 from anabranch.runtimes.local import LocalSetup, holdout_shards, local_runtime
-from anabranch.runtimes.local.virtual import DeviceRuntime
 
 __all__ = ["conduct", "new_record"]
 
@@ -93,15 +92,14 @@ def conduct(
             if remote is None
             else _remote(prepared, session, remote(prepared), stack)
         )
+        in_time = remote is not None or prepared.plan.devices is not None
+        state = initial_state(prepared, in_time=in_time)
         if latest is None:
-            state = _initial(prepared)
             session.commit([_first_record(prepared, state)])
         else:
-            kind = type(_initial(prepared).server)
-            state = RunState.from_arrays(latest.round, kind, latest.state)
-        in_time = remote is not None or prepared.plan.devices is not None
-        policy = _policy(prepared, live=in_time)
-        asking = _asking(prepared, run_id, runtime)
+            state = RunState.from_arrays(latest.round, type(state.server), latest.state)
+        policy = policy_of(prepared, in_time=in_time)
+        asking = asking_of(prepared, run_id, runtime, in_time=in_time)
         coordinator = _coordinator(prepared, runtime, asking, policy, journal, listener, stopped)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)
@@ -153,12 +151,6 @@ def _runtime(prepared: Prepared, slots: SlotFile | None) -> Iterator[Runtime]:
         runtime.close()
 
 
-def _initial(prepared: Prepared) -> RunState:
-    program = prepared.program
-    server = program.algorithm.init(program.base[: program.dim].copy())
-    return RunState(0, server, Progress())
-
-
 def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
     """Version 0: the initial model, the data's card, and the statistics that were released."""
     now = time.time()
@@ -174,26 +166,6 @@ def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
         events=(card_note(card),) if card is not None else (),
         state=state.arrays(),
     )
-
-
-def _policy(prepared: Prepared, *, live: bool) -> Policy:
-    """When rounds close: clients that answer in time, real or virtual, are not all waited for.
-
-    Without a clock all simulated clients answer, and the order of arrival is the machine's.
-    """
-    rounds, clients = prepared.plan.rounds, len(prepared.federation)
-    if rounds.asynchronous is not None:
-        table = rounds.asynchronous
-        return Buffered(table.buffer, table.concurrency, table.max_staleness, rounds.deadline)
-    goal = rounds.wanted(clients) if live else None
-    return Synchronous(rounds.asked(clients), rounds.deadline, goal, rounds.late_window)
-
-
-def _asking(prepared: Prepared, run_id: str, runtime: Runtime) -> Asking:
-    clients = len(prepared.federation)
-    most = prepared.plan.rounds.most(clients)
-    view = runtime.view if isinstance(runtime, DeviceRuntime) else everybody(clients)
-    return Asking(run_id, prepared.program, clients, most, view)
 
 
 def _coordinator(

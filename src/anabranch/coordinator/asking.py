@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Protocol
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from anabranch.fleet.view import FleetView, unknown_fleet
 from anabranch.randomness import generator
 from anabranch.updates.total import Finest
 
-__all__ = ["Asking", "everybody", "open_tasks", "task_name"]
+__all__ = ["Asking", "Gate", "everybody", "open_tasks", "task_name"]
 
 
 def task_name(run: str, kind: TaskKind, draw: int) -> str:
@@ -41,6 +42,18 @@ def everybody(clients: int) -> Callable[[float], FleetView]:
     return lambda now: view
 
 
+class Gate(Protocol):
+    """Limits on participations that a privacy claim stands on."""
+
+    def admitted(self, known: Known) -> Known:
+        """What is known, with those refused that may not take part in the round."""
+        ...
+
+    def asked(self, round_: int, clients: Sequence[int]) -> None:
+        """These clients are about to be asked: they count as taking part."""
+        ...
+
+
 @dataclass
 class Asking:
     """Makes the training work of one run.
@@ -54,6 +67,7 @@ class Asking:
         selector: whom to ask.
         draw: the generator of a dispatch: public by default, secret where privacy relies on it.
         schedule: what is expected of clients; None where nothing is predicted.
+        gate: who may be asked in a private run, and who is told that they are; None without limits.
         selections: who was asked and why, by dispatch, since the last `taken`.
     """
 
@@ -65,6 +79,7 @@ class Asking:
     selector: Selector = field(default_factory=Uniform)
     draw: Callable[[int], Draw] | None = None
     schedule: Schedule | None = None
+    gate: Gate | None = None
     selections: list[Selection] = field(default_factory=list)
 
     @property
@@ -85,19 +100,26 @@ class Asking:
     ) -> OpenWork | None:
         """Ask at most ``count`` more clients; None when nobody can be asked now."""
         view = self._without(self.view(now), busy)
-        known, prediction = Known.nothing(self.clients, round_), None
+        admitted = None
+        known = Known.nothing(self.clients, round_)
         if self.schedule is not None and history is not None:
-            prediction = self.schedule.predicted(view, history)
-            known = self.schedule.known(prediction, history, round_)
+            admitted = self.schedule.admitted(view, history)
+            known = admitted.known(round_, history)
+        if self.gate is not None:
+            known = self.gate.admitted(known)
         selection = self.selector.select(view, count, self._source(draw), known)
         self.selections.append(selection)
-        if not selection.clients:
+        clients = selection.clients
+        if not clients:
             return None
-        work = self._work(round_, draw, selection.clients, broadcast, {})
-        limit = None
-        if self.schedule is not None and prediction is not None:
-            limit = self.schedule.limit(prediction, work.clients, work.fractions)
-        return OpenWork.of(work, now, limit)
+        if self.gate is not None:
+            self.gate.asked(round_, clients)
+        limit, fractions = None, {}
+        if self.schedule is not None and admitted is not None:
+            limit = self.schedule.limit(admitted, clients)
+            asked = admitted.assignments(clients, limit)
+            fractions = {task.client: task.fraction for task in asked if task.fraction != 1.0}
+        return OpenWork.of(self._work(round_, draw, clients, broadcast, fractions), now, limit)
 
     def _without(self, view: FleetView, busy: Sequence[int]) -> FleetView:
         if not busy:

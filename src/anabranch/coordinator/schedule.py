@@ -6,17 +6,16 @@ no deadline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from anabranch.client.task import Fate
 from anabranch.coordinator.collect import Collected, TaskKey
+from anabranch.fleet.admission import Admission, Admitted, admit
 from anabranch.fleet.cost import Modelled, TaskCost, modelled
 from anabranch.fleet.history import FleetHistory
-from anabranch.fleet.prediction import Prediction, deadline, predict
-from anabranch.fleet.selection import Known
 from anabranch.fleet.shown import Shown
 from anabranch.fleet.view import FleetView
 
@@ -33,32 +32,30 @@ class Schedule:
         view: what is known of the fleet at a time of the runtime's clock.
         cost: of one whole training task, as planned.
         goal: updates that a round wants.
+        rules: who may be asked, and how much; None asks everybody for all of the work.
+        seconds: the deadline that the plan sets; None where it is derived.
+        timed: whether the runtime's clock says something of the clients; without it times are this
+            machine's, and nothing may depend on them.
     """
 
     view: Callable[[float], FleetView]
     cost: TaskCost
     goal: int
+    rules: Admission | None = None
+    seconds: float | None = None
+    timed: bool = True
 
-    def predicted(self, view: FleetView, history: FleetHistory) -> Prediction:
-        """What a whole task would take now."""
-        return predict(view, history, self.cost)
+    def admitted(self, view: FleetView, history: FleetHistory) -> Admitted:
+        """Who may be asked now, how much, and what that is predicted to take."""
+        if self.rules is None:
+            return admit(Admission(adapt=False), view, history, self.cost)
+        return admit(self.rules, view, history, self.cost, self.seconds)
 
-    def known(self, prediction: Prediction, history: FleetHistory, round_: int) -> Known:
-        """What a selector may know."""
-        return replace(
-            Known.nothing(len(history), round_),
-            history=history,
-            seconds=np.where(prediction.known, prediction.seconds(), np.nan),
-            joules=prediction.joules(),
-        )
-
-    def limit(
-        self, prediction: Prediction, clients: Sequence[int], fractions: Mapping[int, float]
-    ) -> float | None:
+    def limit(self, admitted: Admitted, clients: Sequence[int]) -> float | None:
         """Seconds that these clients are given; None while nothing is known of one of them."""
-        asked = np.array(clients, np.int64)
-        work = np.array([fractions.get(client, 1.0) for client in clients])
-        return deadline(prediction, asked, min(self.goal, len(clients)), work=work)
+        if self.seconds is not None or not self.timed:
+            return self.seconds
+        return admitted.deadline(clients, min(self.goal, len(clients)))
 
     def learnt(self, history: FleetHistory, collected: Collected) -> FleetHistory:
         """The history with what the tasks of a round showed."""
@@ -79,15 +76,13 @@ class Schedule:
         model, device = self._modelled(collected, keys)
         traces = [outcome.trace for outcome in outcomes]
         waited = [
-            collected.arrived[key] - collected.given_out_at(key.task)
-            if not outcome.seconds
-            else outcome.seconds
+            outcome.seconds or collected.arrived[key] - collected.given_out_at(key.task)
             for key, outcome in zip(keys, outcomes, strict=True)
         ]
         return Shown.of(
             [key.client for key in keys],
             [outcome.fate.counts for outcome in outcomes],
-            waited,
+            waited if self.timed else None,
             answered=[outcome.fate in _ANSWERED for outcome in outcomes],
             training_seconds=[trace.train if trace else np.nan for trace in traces],
             modelled_training=model.training,

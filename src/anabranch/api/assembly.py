@@ -1,0 +1,78 @@
+"""Putting a run's parts together: policy, whom to ask, what to expect. From the plan alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from anabranch.api.devices import task_cost
+from anabranch.api.prepare import Prepared
+from anabranch.coordinator.asking import Asking, everybody
+from anabranch.coordinator.policies import Buffered, Policy, Synchronous
+from anabranch.coordinator.runtime import Runtime
+from anabranch.coordinator.schedule import Schedule
+from anabranch.coordinator.state import RunState
+from anabranch.coordinator.stop import Progress
+from anabranch.fleet.admission import Admission
+from anabranch.fleet.history import FleetHistory
+from anabranch.fleet.selection import Uniform
+from anabranch.fleet.view import FleetView
+from anabranch.runtimes.local.virtual import DeviceRuntime
+
+__all__ = ["asking_of", "initial_state", "policy_of"]
+
+
+def policy_of(prepared: Prepared, *, in_time: bool) -> Policy:
+    """When rounds close: clients that answer in time, real or virtual, are not all waited for.
+
+    Without a clock all simulated clients answer, and the order of arrival is the machine's.
+    """
+    rounds, clients = prepared.plan.rounds, len(prepared.federation)
+    if rounds.asynchronous is not None:
+        table = rounds.asynchronous
+        return Buffered(table.buffer, table.concurrency, table.max_staleness, rounds.deadline)
+    goal = rounds.wanted(clients) if in_time else None
+    return Synchronous(rounds.asked(clients), rounds.deadline, goal, rounds.late_window)
+
+
+def asking_of(prepared: Prepared, run_id: str, runtime: Runtime, *, in_time: bool) -> Asking:
+    """Whom rounds ask, by the plan's selector and what clients show."""
+    plan, clients = prepared.plan, len(prepared.federation)
+    view = runtime.view if isinstance(runtime, DeviceRuntime) else everybody(clients)
+    return Asking(
+        run_id,
+        prepared.program,
+        clients,
+        plan.rounds.most(clients),
+        view,
+        plan.selection,
+        schedule=_schedule(prepared, view, in_time) if _predicts(prepared, in_time) else None,
+    )
+
+
+def _predicts(prepared: Prepared, in_time: bool) -> bool:
+    """Whether anything depends on what clients showed."""
+    return in_time or prepared.plan.selection != Uniform()
+
+
+def _schedule(prepared: Prepared, view: Callable[[float], FleetView], timed: bool) -> Schedule:
+    plan = prepared.plan
+    # Where nobody asked for it, deployed clients do all of the work that simulated ones do.
+    asked_for = plan.devices is not None or plan.admission != Admission()
+    return Schedule(
+        view,
+        task_cost(prepared),
+        goal=plan.rounds.wanted(len(prepared.federation)),
+        rules=plan.admission if asked_for else None,
+        seconds=plan.rounds.deadline,
+        timed=timed,
+    )
+
+
+def initial_state(prepared: Prepared, *, in_time: bool) -> RunState:
+    """The state before round 1."""
+    program = prepared.program
+    server = program.algorithm.init(program.base[: program.dim].copy())
+    history = None
+    if _predicts(prepared, in_time):
+        history = FleetHistory.empty(len(prepared.federation))
+    return RunState(0, server, Progress(), history)
