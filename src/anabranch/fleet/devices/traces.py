@@ -9,7 +9,7 @@ and what was not measured is drawn as for any other device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -183,8 +183,8 @@ def read_trace(path: Path, names: Sequence[str]) -> Trace:
     rows, offsets = _rows_of(table, names)
     whole = _whole(table)
     _contiguous(table, whole, rows, offsets)
-    columns = {k: v[rows] for k, v in vars(whole).items() if isinstance(v, np.ndarray)}
-    return Trace(**{**columns, "offsets": offsets})
+    columns = {f.name: getattr(whole, f.name)[rows] for f in fields(Trace) if f.name != "offsets"}
+    return Trace(offsets, **columns)
 
 
 def _rows_of(table: DeviceTable, names: Sequence[str]) -> tuple[Rows, Rows]:
