@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from pydantic import Field, ValidationError
 
@@ -23,7 +23,10 @@ from anabranch.disk import explained, make_directory
 from anabranch.errors import AnabranchError
 from anabranch.values import Value
 
-__all__ = ["ClientLog", "Entry", "read_log"]
+__all__ = ["ClientLog", "Detail", "Entry", "read_log"]
+
+Detail: TypeAlias = bool | int | str | list[str] | None
+"""One fact of an entry."""
 
 FIRST: Final = "0" * 64
 """What the first entry names as the one before."""
@@ -42,7 +45,7 @@ class Entry(Value):
     """Kind of entry: ``asked``, ``sent``, ``declined`` …"""
     who: str = Field(default="", max_length=200)
     """Whose doing it was: a fingerprint or a name."""
-    details: dict[str, bool | int | str | list[str] | None] = Field(default_factory=dict)
+    details: dict[str, Detail] = Field(default_factory=dict)
     """Facts by name."""
 
     def line(self) -> bytes:
@@ -86,7 +89,7 @@ class ClientLog:
         self,
         what: str,
         who: str = "",
-        details: Mapping[str, bool | int | str | list[str] | None] | None = None,
+        details: Mapping[str, Detail] | None = None,
         *,
         durable: bool = False,
     ) -> Entry:

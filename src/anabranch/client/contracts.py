@@ -1,0 +1,160 @@
+"""The contracts that a client was shown, and those that somebody here agreed to."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pydantic import Field
+
+from anabranch.client.contract import amendments, plan_of_contract
+from anabranch.client.log import ClientLog
+from anabranch.client.policy import ClientPolicy, Decision
+from anabranch.client.vault import Vault
+from anabranch.errors import AnabranchError
+from anabranch.plan import Plan
+from anabranch.values import Value
+
+__all__ = ["ContractBook"]
+
+_APPROVALS: Final = "approvals"
+_SHOWN: Final = "contract-"
+_TOLD: Final = 5  # changes of an amendment that a message lists
+
+
+class _Approval(Value):
+    name: str
+    """What the contract calls the run."""
+    at: int
+    """Seconds since 1970 by the site's clock."""
+    automatic: bool
+    """The policy alone agreed."""
+
+
+class _Approvals(Value):
+    contracts: dict[str, _Approval] = Field(default_factory=dict)
+    """By contract digest, the latest last."""
+
+
+class ContractBook:
+    """What may be run here, as policy and people decided.
+
+    Args:
+        vault: keeps contracts and approvals.
+        log: is told every decision.
+        policy: the site's rules.
+        who: fingerprint of the coordinator, for the log.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        log: ClientLog,
+        policy: ClientPolicy,
+        who: Callable[[], str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._vault, self._log, self._policy = vault, log, policy
+        self._who, self._clock = who, clock
+
+    def consider(self, contract: Mapping[str, object], digest: str, clients: int) -> Decision:
+        """Whether this site takes part under a contract; kept for people to read, and logged.
+
+        Args:
+            contract: the document.
+            digest: announced for it.
+            clients: members of the fleet.
+
+        Raises:
+            AnabranchError: AB-744 the document is not what was announced, or this installation
+                would run something else; AB-1xx it is no plan.
+        """
+        plan = plan_of_contract(contract, digest)
+        if self._vault.get(_SHOWN + digest) is None:
+            self._vault.put(_SHOWN + digest, json.dumps(contract).encode())
+            self._log.add("contract", self._who(), {"contract": digest, "name": plan.name})
+        decision = self._decide(plan, contract, digest, clients)
+        if not decision.accepted:
+            details = {"contract": digest, "reason": decision.reason}
+            self._log.add("declined", self._who(), details, durable=True)
+        return decision
+
+    def _decide(
+        self, plan: Plan, contract: Mapping[str, object], digest: str, clients: int
+    ) -> Decision:
+        decision = self._policy.judge(plan, clients)
+        if not decision.accepted or digest in self._approvals().contracts:
+            return decision
+        before = self._approved_before(plan.name)
+        if not self._policy.needs_approval(known=before is not None):
+            self._note(digest, plan.name, automatic=True)
+            return decision
+        what = "is new"
+        if before is not None:
+            changed = amendments(self.read(before) or {}, contract)
+            what = f"amends one that was approved ({'; '.join(changed[:_TOLD])})"
+        reason = f"contract {digest[:16]} of {plan.name!r} {what}, and nobody here has approved it"
+        return Decision(False, reason, "AB-744")
+
+    def approve(self, digest: str) -> str:
+        """A person agrees to a contract that the client was shown.
+
+        Args:
+            digest: or the beginning of one.
+
+        Returns:
+            The whole digest.
+
+        Raises:
+            AnabranchError: AB-744 not exactly one contract was shown that begins like this.
+        """
+        meant = [known for known in self.shown() if known.startswith(digest)]
+        if len(meant) != 1:
+            raise AnabranchError(
+                "AB-744",
+                f"{len(meant)} contracts that begin with {digest!r} were shown to this client.",
+                fix="give one of the digests that `anabranch approve` lists.",
+            )
+        contract = self.read(meant[0]) or {}
+        self._note(meant[0], str(contract.get("name", "")), automatic=False)
+        return meant[0]
+
+    def learn(self, contract: Mapping[str, object], digest: str) -> Plan:
+        """Keep a contract that came with a kit, so that people can approve it before any contact.
+
+        Raises:
+            AnabranchError: as `consider`.
+        """
+        plan = plan_of_contract(contract, digest)
+        self._vault.put(_SHOWN + digest, json.dumps(contract).encode())
+        return plan
+
+    def read(self, digest: str) -> dict[str, object] | None:
+        """A contract that was shown."""
+        held = self._vault.get(_SHOWN + digest)
+        return dict(json.loads(held)) if held is not None else None
+
+    def shown(self) -> Mapping[str, bool]:
+        """Every contract that was shown, by digest: whether it is approved."""
+        approved = self._approvals().contracts
+        digests = (name.removeprefix(_SHOWN) for name in self._vault.names(_SHOWN))
+        return {digest: digest in approved for digest in digests}
+
+    def _approvals(self) -> _Approvals:
+        held = self._vault.get(_APPROVALS)
+        return _Approvals.model_validate_json(held) if held is not None else _Approvals()
+
+    def _approved_before(self, name: str) -> str | None:
+        """The contract of this name that was approved last."""
+        found = [d for d, given in self._approvals().contracts.items() if given.name == name]
+        return found[-1] if found else None
+
+    def _note(self, digest: str, name: str, *, automatic: bool) -> None:
+        given = {d: a for d, a in self._approvals().contracts.items() if d != digest}
+        given[digest] = _Approval(name=name, at=int(self._clock()), automatic=automatic)
+        self._vault.put(_APPROVALS, _Approvals(contracts=given).model_dump_json().encode())
+        by = "policy" if automatic else "a person here"
+        self._log.add("approved", by, {"contract": digest, "name": name}, durable=True)

@@ -1,0 +1,165 @@
+"""What a client keeps to prove what was done with its updates: heads and receipts.
+
+They are signed by the coordinator and hold no secret, so they lie in plain files: one line of JSON
+each, appended. A line that a crash left unfinished is cut off; it is asked for again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+
+from anabranch.client.log import ClientLog, Detail, read_log
+from anabranch.client.proof import Proof, contributions, prove
+from anabranch.disk import explained, make_directory
+from anabranch.errors import AnabranchError
+from anabranch.fleet.identity import fingerprint
+from anabranch.fleet.receipts import Head, Receipt, SignedHead, check_heads
+from anabranch.values import Value
+
+__all__ = ["Evidence"]
+
+Item = TypeVar("Item", bound=Value)
+
+_RECEIPTS: Final = "receipts.jsonl"
+
+
+class Evidence:
+    """Heads and receipts of one coordinator.
+
+    Args:
+        folder: where the files lie; made when absent.
+        log: is told what was shown.
+        name: of the client.
+        coordinator: the pinned public key.
+
+    Raises:
+        AnabranchError: AB-748 a kept line is damaged, AB-6xx from the disk.
+    """
+
+    def __init__(self, folder: Path, log: ClientLog, name: str, coordinator: bytes) -> None:
+        self._folder, self._log, self._name, self._key = Path(folder), log, name, coordinator
+        with explained(self._folder, "opening the receipts"):
+            make_directory(self._folder, "evidence")
+        self._latest: dict[str, Head | None] = {}
+
+    def latest(self, run: str) -> Head | None:
+        """The latest head of a run that was shown; None before the first."""
+        if run not in self._latest:
+            heads = self.heads(run)
+            self._latest[run] = heads[-1].head if heads else None
+        return self._latest[run]
+
+    def heads(self, run: str) -> tuple[SignedHead, ...]:
+        """Every head of a run that was shown, in order."""
+        return tuple(_read(self._file(run), SignedHead))
+
+    def shown(self, run: str, heads: Sequence[SignedHead]) -> Head | None:
+        """Check that rounds go on from those shown before, and keep them; the latest.
+
+        Raises:
+            AnabranchError: AB-748 unsigned, rolled back, forked, or of another run; the log says so
+                durably.
+        """
+        known = self.latest(run)
+        try:
+            latest = check_heads(known, heads, self._key)
+            if any(signed.head.run != run for signed in heads):
+                raise _mixed(run)
+        except AnabranchError as error:
+            details = {"run": run, "why": error.message}
+            self._log.add("distrust", fingerprint(self._key), details, durable=True)
+            raise
+        new = [signed for signed in heads if known is None or signed.head.round > known.round]
+        if new and latest is not None:
+            _append(self._file(run), new)
+            self._latest[run] = latest
+            details = {"run": run, "head": latest.digest}
+            self._log.add("head", fingerprint(self._key), {**details, "round": latest.round})
+        return latest
+
+    def keep(self, receipt: Receipt) -> None:
+        """Keep a receipt; `verify` finds out whether it holds. The same one is kept once."""
+        held = self._receipts.setdefault(receipt.leaf.task, [])
+        if receipt not in held:
+            _append(self._folder / _RECEIPTS, [receipt])
+            held.append(receipt)
+
+    @cached_property
+    def _receipts(self) -> dict[str, list[Receipt]]:
+        """By task; more than one only where the coordinator counted a task twice."""
+        found: dict[str, list[Receipt]] = {}
+        for receipt in _read(self._folder / _RECEIPTS, Receipt):
+            found.setdefault(receipt.leaf.task, []).append(receipt)
+        return found
+
+    def verify(self) -> tuple[Proof, ...]:
+        """A verdict on every update that left.
+
+        Raises:
+            AnabranchError: AB-748 a run's kept heads are no chain, or others than the log says;
+                AB-749 the log is broken.
+        """
+        sent = contributions(read_log(self._log.path))
+        heads: dict[tuple[str, int], Head] = {}
+        for run in {part.run for part in sent}:
+            held = self.heads(run)
+            check_heads(None, held, self._key)
+            heads |= {(run, signed.head.round): signed.head for signed in held}
+        for entry in read_log(self._log.path):
+            place = _place(entry.details)
+            told = heads.get(place) if entry.what == "head" else None
+            if told is not None and told.digest != entry.details.get("head"):
+                raise _mixed(place[0])
+        return prove(sent, self._receipts, self._name, self._key, heads)
+
+    def _file(self, run: str) -> Path:
+        # The id of a run is the coordinator's word: it never becomes part of a path.
+        return self._folder / f"heads-{hashlib.sha256(run.encode()).hexdigest()[:32]}.jsonl"
+
+
+def _place(details: dict[str, Detail]) -> tuple[str, int]:
+    run, number = details.get("run"), details.get("round")
+    return str(run), number if isinstance(number, int) else -1
+
+
+def _append(path: Path, items: Sequence[Value]) -> None:
+    lines = b"".join(item.model_dump_json().encode() + b"\n" for item in items)
+    with explained(path, "writing the receipts"), path.open("ab") as file:
+        file.write(lines)
+
+
+def _read(path: Path, kind: type[Item]) -> Iterator[Item]:
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(lines):
+        try:
+            yield kind.model_validate_json(line)
+        except ValidationError as error:
+            if number == len(lines) - 1 and not line.endswith(b"\n"):
+                with path.open("r+b") as file:  # a crash came in between: it is shown again
+                    file.truncate(sum(map(len, lines[:-1])))
+                return
+            raise AnabranchError(
+                "AB-748",
+                f"{path} is damaged at line {number + 1}.",
+                fix="restore the client's folder from a backup.",
+                kept="Nothing was sent.",
+            ) from error
+
+
+def _mixed(run: str) -> AnabranchError:
+    return AnabranchError(
+        "AB-748",
+        f"what the coordinator says of run {run!r} does not hold: its heads are not those that "
+        "were shown before.",
+        fix="keep the client's folder and ask the operator for the round's record.",
+        kept="The client's own log is unchanged.",
+    )
