@@ -34,7 +34,14 @@ def _claims_coins(plan: Plan) -> bool:
 
 
 def _losses(plan: Plan) -> str | None:
-    if not plan.selection.reads_losses or plan.privacy is None:
+    if not plan.selection.reads_losses:
+        return None
+    if hides_updates(plan):
+        return (
+            f"{_kind(plan)} decides by single clients' losses, but with secure aggregation nobody "
+            "sees more than their sum."
+        )
+    if plan.privacy is None:
         return None
     return (
         f"{_kind(plan)} decides by single clients' losses. Who is asked next then tells about "
@@ -45,15 +52,6 @@ def _losses(plan: Plan) -> str | None:
 def _without_losses(plan: Plan) -> tuple[Alternative, ...]:
     device = Alternative("select by devices alone", {"selection": {"kind": "utility"}})
     return (_UNIFORM, device, _NO_PROMISE) if plan.privacy is not None else (_UNIFORM, device)
-
-
-def _hidden(plan: Plan) -> str | None:
-    if not plan.selection.reads_losses or not hides_updates(plan):
-        return None
-    return (
-        f"{_kind(plan)} decides by single clients' losses, but with secure aggregation nobody sees "
-        "more than their sum."
-    )
 
 
 def _coins(plan: Plan) -> str | None:
@@ -151,16 +149,9 @@ def _cuts(plan: Plan) -> bool:
 RULES = (
     Rule(
         "AB-470",
-        "selection from losses is a release",
-        ("selection", "privacy"),
+        "selection from losses must see them, and is a release",
+        ("selection", "privacy", "updates.stages"),
         _losses,
-        _without_losses,
-    ),
-    Rule(
-        "AB-471",
-        "selection from losses needs to see single clients",
-        ("selection", "updates.stages"),
-        _hidden,
         _without_losses,
     ),
     Rule(
