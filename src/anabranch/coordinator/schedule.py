@@ -105,7 +105,13 @@ class Schedule:
             fractions = collected.works[task].fractions
             work = np.array([fractions.get(int(client), 1.0) for client in rows])
             part = modelled(view, self.cost).rows(rows)
-            parts.append(replace(part, training=part.training * work))
+            parts.append(
+                replace(
+                    part,
+                    training=part.training * work,
+                    compute_joules=part.compute_joules * work,
+                )
+            )
             devices.append(view.device[rows])
         columns = [np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Modelled)]
         return Modelled(*columns), np.concatenate(devices)
