@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from anabranch.client.equipment import build_program
 from anabranch.client.program import ClientProgram
 from anabranch.client.states import SlotMap
 from anabranch.data.federation import Federation
 from anabranch.data.load import LoadedData, load_federation
-from anabranch.errors import AnabranchError
-from anabranch.learners.build import ModuleFactory, build_learner
-from anabranch.learners.metrics import MetricSet
+from anabranch.learners.build import ModuleFactory
 from anabranch.learners.threads import one_thread
 from anabranch.plan import Plan, check_against_fleet, require_accepted
 from anabranch.plan.check import check_against_data, check_against_layout
-from anabranch.randomness import derived_seed
 from anabranch.runtimes.local.worker import Simulant
-from anabranch.updates.stages import compile_stages
 
 __all__ = ["Prepared", "prepare", "program_of"]
 
@@ -75,34 +70,5 @@ def prepare(
 
 def program_of(plan: Plan, federation: Federation, module: ModuleFactory | None) -> ClientProgram:
     """The client program of a plan for data of this shape; equal in every process."""
-    engine = plan.runtime.engine
-    learner = build_learner(
-        plan.model,
-        "numpy" if engine == "numpy" else "auto",
-        input_shape=federation.input_shape,
-        classes=federation.classes,
-        vocabulary_size=len(federation.vocabulary),
-        precision=plan.local.precision,
-        engine="auto" if engine == "numpy" else engine,
-        device=plan.runtime.device,
-        module_factory=module,
-    )
-    base = learner.initial(derived_seed(plan.seed, "initial"))
-    if not np.isfinite(base).all():
-        raise AnabranchError(
-            "AB-310",
-            "the model's initial parameters contain values that are not finite.",
-            fix="look at the model's initialisation.",
-        )
-    stages = [stage.fitted(learner.layout) for stage in plan.updates.stages]
-    return ClientProgram(
-        algorithm=plan.algorithm,
-        learner=learner,
-        training=plan.local,
-        weight=plan.weighting,
-        pipeline=compile_stages(stages, plan.updates.max_bytes),
-        metrics=MetricSet.of(federation.classes, bins=plan.evaluation.bins),
-        seed=plan.seed,
-        rounds=plan.rounds.count,
-        base=base,
-    )
+    tokens = len(federation.vocabulary)
+    return build_program(plan, federation.input_shape, federation.classes, tokens, module)

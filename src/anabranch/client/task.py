@@ -16,6 +16,7 @@ class TaskKind(StrEnum):
     TRAIN = "train"  # local training; the reply is an update of the algorithm's sections
     EVALUATE = "evaluate"  # metric sums of the model on the client's test examples
     HOLDOUT = "holdout"  # metric sums on one shard of the coordinator's own hold-out examples
+    STATISTICS = "statistics"  # sums that preprocessing is fitted on, before the first round
     EXCHANGE = "exchange"  # one message of an interactive stage; the reply is a letter
 
 
