@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -24,6 +24,14 @@ _OPEN: Final = 4
 """Tasks of one run whose fate may be open at a time."""
 
 
+class Sealer(Protocol):
+    """Encrypts what lies on the disk (`anabranch.client.vault.Vault`)."""
+
+    def seal(self, purpose: str, content: bytes) -> bytes: ...
+
+    def open(self, purpose: str, sealed: bytes, where: Path) -> bytes: ...
+
+
 class ClientMemory:
     """``committed`` is what merged rounds left; ``pending-<task>`` what an open task would leave.
 
@@ -34,13 +42,15 @@ class ClientMemory:
     Args:
         directory: made when absent; it belongs to one client of one run.
         length: float32 values that the program keeps; 0 when it keeps nothing.
+        sealer: encrypts the files; None writes them as they are.
 
     Raises:
         AnabranchError: AB-6xx from the disk.
     """
 
-    def __init__(self, directory: Path, length: int) -> None:
+    def __init__(self, directory: Path, length: int, sealer: Sealer | None = None) -> None:
         self.directory, self.length = Path(directory), length
+        self._sealer = sealer
         if length:
             make_directory(self.directory, "memory")
 
@@ -55,6 +65,8 @@ class ClientMemory:
             return None
         with explained(path, "reading the client's memory"):
             content = path.read_bytes()
+        if self._sealer is not None:
+            content = self._sealer.open(self._purpose, content, path)
         try:
             vector = load(content)[_NAME]
         except Exception as error:  # the container library has no public base class
@@ -76,8 +88,11 @@ class ClientMemory:
     def write_pending(self, task: str, vector: Vector) -> None:
         """What the client keeps if ``task`` is merged; only a few older ones are kept beside it."""
         path = self.directory / f"pending-{task}.safetensors"
+        content = save({_NAME: np.ascontiguousarray(vector)})
+        if self._sealer is not None:
+            content = self._sealer.seal(self._purpose, content)
         with explained(path, "writing the client's memory"):
-            write_durably(path, save({_NAME: np.ascontiguousarray(vector)}), "memory")
+            write_durably(path, content, "memory")
             for old in self.unresolved()[:-_OPEN]:
                 self._pending_files()[old].unlink()
 
@@ -99,6 +114,11 @@ class ClientMemory:
             else:
                 path.unlink()
             sync_directory(self.directory, "memory")
+
+    @property
+    def _purpose(self) -> str:
+        """Pending and committed share it: a rename promotes."""
+        return f"memory of {self.directory.name}"
 
     def _pending_files(self) -> dict[str, Path]:
         if not self.length:

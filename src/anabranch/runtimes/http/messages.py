@@ -26,13 +26,13 @@ __all__ = [
     "PROTOCOL",
     "Challenge",
     "Contact",
+    "Enrolled",
     "Failure",
     "Hello",
     "OpenUpload",
     "Problem",
     "Receipt",
     "Session",
-    "SessionAnswer",
     "SessionRequest",
     "TaskFate",
     "TaskOffer",
@@ -100,7 +100,15 @@ class Session(Value):
     """The coordinator's, over the client's nonce: it holds the key that was pinned."""
 
 
-SessionAnswer = Session
+class Enrolled(Value):
+    """A token was redeemed."""
+
+    name: str = Field(max_length=128)
+    admitted: bool
+    """Whether the roster lists the client already; else its signature is waited for."""
+    key: Hex
+    """The coordinator's public key, which signs this with the application's key in mind."""
+    signature: Signed = ""
 
 
 class TaskOffer(Value):

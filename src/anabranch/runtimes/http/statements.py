@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from anabranch.canonical import canonical_bytes
 from anabranch.errors import AnabranchError
-from anabranch.runtimes.http.messages import Receipt, Session, TaskFate, TaskOffer
+from anabranch.runtimes.http.messages import Enrolled, Receipt, Session, TaskFate, TaskOffer
 from anabranch.values import Value
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _CONTEXTS: dict[type[Value], str] = {
     TaskFate: "fate",
     Receipt: "receipt",
     Session: "session-granted",
+    Enrolled: "enrolled",
 }
 
 

@@ -27,11 +27,13 @@ from anabranch.updates.wire import packed_parts
 __all__ = ["Attendance", "ClientData", "Workplace", "join"]
 
 _OF_THE_LINE: Final = frozenset(
-    {GONE, "AB-710", "AB-712", "AB-718", "AB-719", "AB-721", "AB-756", "AB-757", "AB-759"}
+    {GONE, "AB-710", "AB-712", "AB-718", "AB-719", "AB-721", "AB-731", "AB-737", "AB-738"}
+    | {"AB-747", "AB-748", "AB-749", "AB-756", "AB-757", "AB-759"}
 )
 """Errors of this client and its line, not of a task: they are not reported but raised."""
 
-DECLINED: Final = "AB-743"
+DECLINED: Final = frozenset({"AB-743", "AB-744"})
+"""The site's own policy, or a person who has not agreed yet."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ class Attendance:
         except AnabranchError as error:
             if error.code in _OF_THE_LINE:
                 raise
-            declined = error.code == DECLINED
+            declined = error.code in DECLINED
             failure = Failure(code=error.code, detail=error.message[:2000], declined=declined)
             self.line.report(offer, failure)
             return

@@ -16,6 +16,7 @@ from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.messages import Problem
 from anabranch.runtimes.http.server.counter import Counter
 from anabranch.runtimes.http.server.fleet_routes import fleet_routes
+from anabranch.runtimes.http.server.membership_routes import membership_routes
 from anabranch.runtimes.http.server.requests import problem
 from anabranch.runtimes.http.server.upload_routes import upload_routes
 
@@ -63,7 +64,12 @@ def application(counter: Counter, hosts: Sequence[str], control: Sequence[Route]
         control: further routes, which authenticate by themselves.
     """
     return Starlette(
-        routes=[*fleet_routes(counter), *upload_routes(counter), *control],
+        routes=[
+            *fleet_routes(counter),
+            *upload_routes(counter),
+            *membership_routes(counter),
+            *control,
+        ],
         exception_handlers={
             AnabranchError: _problem,
             ClientDisconnect: _gone,

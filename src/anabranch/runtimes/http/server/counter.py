@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from anabranch.fleet.folder import FleetFolder
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.server.bell import Bell
 from anabranch.runtimes.http.server.office import Office
@@ -36,6 +37,7 @@ class Counter:
         software: version of this package.
         plan_schema: of the contracts.
         fleet: its name.
+        folder: roster and tokens; None where every name is believed.
         clock: monotonic seconds.
     """
 
@@ -50,6 +52,7 @@ class Counter:
     software: str
     plan_schema: int
     fleet: str = ""
+    folder: FleetFolder | None = None
     clock: Callable[[], float] = field(default=time.monotonic)
 
     def client(self, request: Request) -> str:

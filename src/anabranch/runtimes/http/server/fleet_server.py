@@ -13,6 +13,7 @@ from pathlib import Path
 import uvicorn
 from starlette.routing import Route
 
+from anabranch.fleet.folder import FleetFolder
 from anabranch.fleet.identity import Identity
 from anabranch.plan.migrate import PLAN_SCHEMA
 from anabranch.runtimes.http.limits import HttpLimits
@@ -28,7 +29,7 @@ from anabranch.runtimes.http.server.listening import (
     require_loopback,
 )
 from anabranch.runtimes.http.server.office import Office
-from anabranch.runtimes.http.server.sessions import Door, Members, OpenDoor, SessionDoor
+from anabranch.runtimes.http.server.sessions import Door, OpenDoor, SessionDoor
 from anabranch.runtimes.http.server.shelf import Shelf
 from anabranch.runtimes.http.server.spool import Spool
 from anabranch.runtimes.http.server.uploads import Uploads
@@ -52,11 +53,10 @@ class FleetServer:
         host: loopback unless there is a certificate.
         port: 0 lets the system choose.
         directory: for accepted answers and downloads; a temporary one when None.
-        members: the roster; None believes every name (loopback without TLS only).
-        identity: the coordinator's key; needed with ``members``.
+        members: the fleet's folder; None believes every name (loopback only).
+        identity: the coordinator's key; the folder's own when None.
         tls: certificate; None speaks plain HTTP on loopback.
         limits: bounds.
-        fleet: its name.
         control: makes further routes.
 
     Raises:
@@ -70,11 +70,10 @@ class FleetServer:
         host: str = "127.0.0.1",
         port: int = 0,
         directory: Path | None = None,
-        members: Members | None = None,
+        members: FleetFolder | None = None,
         identity: Identity | None = None,
         tls: Tls | None = None,
         limits: HttpLimits | None = None,
-        fleet: str = "",
         control: ControlRoutes = _no_control,
     ) -> None:
         if tls is None or members is None:
@@ -89,6 +88,8 @@ class FleetServer:
             stack.callback(spool.close)
             spool.collect()
             bell, office = Bell(), Office()
+            if members is not None and identity is None:
+                identity = members.coordinator()
             signer = Signer(identity)
             self.counter = Counter(
                 office=office,
@@ -101,7 +102,8 @@ class FleetServer:
                 limits=self.limits,
                 software=metadata.version("anabranch"),
                 plan_schema=PLAN_SCHEMA,
-                fleet=fleet,
+                fleet=members.settings.name if members is not None else "",
+                folder=members,
             )
             scheme = "http" if tls is None else "https"
             shown = f"[{host}]" if ":" in host else host
@@ -114,10 +116,10 @@ class FleetServer:
             self._start()
             self._stack = stack.pop_all()
 
-    def _door(self, members: Members | None, signer: Signer, office: Office) -> Door:
+    def _door(self, members: FleetFolder | None, signer: Signer, office: Office) -> Door:
         if members is None:
             return OpenDoor(office.knows)
-        return SessionDoor(members, signer, self.limits)
+        return SessionDoor(members.membership(), signer, self.limits)
 
     def _configured(self, app: object) -> uvicorn.Config:
         config = uvicorn.Config(

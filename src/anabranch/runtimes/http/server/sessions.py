@@ -9,23 +9,17 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from anabranch.errors import AnabranchError
+from anabranch.fleet.identity import verify
+from anabranch.fleet.membership import Membership
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.messages import Challenge, Session, SessionRequest
 from anabranch.runtimes.http.statements import SESSION, Signer, session_claim
 
-__all__ = ["Door", "Members", "OpenDoor", "SessionDoor"]
+__all__ = ["Door", "OpenDoor", "SessionDoor"]
 
 _CHALLENGES: Final = 10_000
 _CHALLENGE_SECONDS: Final = 60.0
 _SESSIONS_EACH: Final = 8
-
-
-class Members(Protocol):
-    """Who may take part, as of now: a roster."""
-
-    def key_of(self, name: str) -> bytes | None:
-        """The public key of an active member; None for anybody else."""
-        ...
 
 
 class Door(Protocol):
@@ -44,7 +38,7 @@ class Door(Protocol):
             authorization: the header of that name, or empty.
 
         Raises:
-            AnabranchError: AB-712 no such client, AB-755 no session.
+            AnabranchError: AB-712 no such client, AB-755 no session, AB-737 and AB-738 no member.
         """
         ...
 
@@ -70,7 +64,7 @@ class OpenDoor:
 @dataclass(frozen=True, slots=True)
 class _Open:
     client: str
-    key: bytes
+    key: str
     ends: float
 
 
@@ -90,7 +84,7 @@ class SessionDoor:
 
     def __init__(
         self,
-        members: Members,
+        members: Membership,
         signer: Signer,
         limits: HttpLimits,
         clock: Callable[[], float] = time.monotonic,
@@ -116,20 +110,20 @@ class SessionDoor:
 
         Raises:
             AnabranchError: AB-756 not a member, the challenge is used or too old, or the signature
-                is not the member's.
+                is not the member's; AB-737, AB-738 the key does not count.
         """
-        from anabranch.fleet.identity import verify
-
         now = self._clock()
         fresh = self._challenges.pop(request.challenge, 0.0) > now
-        key = self._members.key_of(request.client)
+        entry = self._members.roster.of_name(request.client)
         claim = session_claim(request.client, request.challenge, request.nonce, self._signer.key)
         signature = bytes.fromhex(request.signature)
-        if not fresh or key is None or not verify(key, SESSION, claim, signature):
+        if not fresh or entry is None or not verify(entry.public_key, SESSION, claim, signature):
             raise _not_admitted()
+        self._members.member(entry.key)
         token = secrets.token_hex(32)
         self._forget_old(request.client, now)
-        self._sessions[token] = _Open(request.client, key, now + self._limits.session_seconds)
+        ends = now + self._limits.session_seconds
+        self._sessions[token] = _Open(request.client, entry.key, ends)
         session = Session(
             token=token, milliseconds=int(1000 * self._limits.session_seconds), signature=""
         )
@@ -146,9 +140,7 @@ class SessionDoor:
                 fix="open a session: sign a challenge (docs/protocol.md). Clients of Anabranch do "
                 "so by themselves.",
             )
-        if self._members.key_of(session.client) != session.key:
-            del self._sessions[token]
-            raise _not_admitted()
+        self._members.member(session.key)  # as of now: a revocation ends the session
         return session.client
 
     def _forget_old(self, client: str, now: float) -> None:
