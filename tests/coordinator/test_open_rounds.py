@@ -28,6 +28,7 @@ from anabranch.coordinator.asking import Asking, everybody
 from anabranch.coordinator.evaluation import Evaluator
 from anabranch.coordinator.loop import Coordinator
 from anabranch.coordinator.policies import Buffered, Policy, Synchronous
+from anabranch.coordinator.releasing import OpenReleases
 from anabranch.coordinator.runtime import Outcome, Payload, RuntimeEvent, VirtualRuntime, Work
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
@@ -143,7 +144,7 @@ def coordinator(
         names=names,
         runtime=runtime,
         evaluator=Evaluator(runtime, program.metrics, door, (), 0, False, names.__getitem__),
-        door=door,
+        releases=OpenReleases(door),
         asking=Asking("run", program, CLIENTS, 20, everybody(CLIENTS)),
         policy=policy,
         journal=journal,  # type: ignore[arg-type]  # the two methods that the loop calls

@@ -16,6 +16,7 @@ from anabranch.fleet.admission import Admission
 from anabranch.fleet.history import FleetHistory
 from anabranch.fleet.selection import Uniform
 from anabranch.fleet.view import FleetView
+from anabranch.plan.mechanism import most_updates
 from anabranch.runtimes.local.virtual import DeviceRuntime
 
 __all__ = ["asking_of", "initial_state", "policy_of"]
@@ -42,7 +43,7 @@ def asking_of(prepared: Prepared, run_id: str, runtime: Runtime, *, in_time: boo
         run_id,
         prepared.program,
         clients,
-        plan.rounds.most(clients),
+        most_updates(plan, clients),
         view,
         plan.selection,
         schedule=_schedule(prepared, view, in_time) if _predicts(prepared, in_time) else None,

@@ -16,6 +16,7 @@ from anabranch.api.assembly import asking_of, initial_state, policy_of
 from anabranch.api.closing import Closing
 from anabranch.api.devices import device_runtime
 from anabranch.api.prepare import Prepared
+from anabranch.api.private import Protection, protection_of
 from anabranch.api.run import Run
 from anabranch.api.workers import SpawnedSimulant
 from anabranch.client.states import SlotFile
@@ -84,11 +85,13 @@ def conduct(
     with ExitStack() as stack:
         session = stack.enter_context(store.session(run_id))
         latest = session.latest()
+        protection = stack.enter_context(protection_of(prepared, run_id, Path(store.path)))
+        prepared = protection.prepared
         slots = stack.enter_context(_slots(prepared, session)) if remote is None else None
         if slots is not None:
             slots.restore(latest.slots if latest is not None else {})
         runtime, journal = (
-            _local(prepared, session, slots, stack)
+            _local(protection, session, slots, stack)
             if remote is None
             else _remote(prepared, session, remote(prepared), stack)
         )
@@ -99,20 +102,22 @@ def conduct(
         else:
             state = RunState.from_arrays(latest.round, type(state.server), latest.state)
         policy = policy_of(prepared, in_time=in_time)
-        asking = asking_of(prepared, run_id, runtime, in_time=in_time)
-        coordinator = _coordinator(prepared, runtime, asking, policy, journal, listener, stopped)
+        asking = protection.guard(asking_of(prepared, run_id, runtime, in_time=in_time))
+        coordinator = _coordinator(protection, runtime, asking, policy, journal, listener, stopped)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)
         closing = Closing(prepared, session, coordinator, slots, Path(store.path))
-        return closing.close(state, ending, started)
+        run = closing.close(state, ending, started)
+        protection.finish(ending.status, ending.reason)
+        return run
 
 
 def _local(
-    prepared: Prepared, session: RunSession, slots: SlotFile | None, stack: ExitStack
+    protection: Protection, session: RunSession, slots: SlotFile | None, stack: ExitStack
 ) -> tuple[Runtime, GroupedCommits]:
     """Simulated clients, whose memory lies in one file here."""
-    runtime = stack.enter_context(_runtime(prepared, slots))
-    return runtime, GroupedCommits(session, prepared.plan.runtime.commit_seconds, states=slots)
+    runtime = stack.enter_context(_runtime(protection.prepared, slots))
+    return runtime, GroupedCommits(session, protection.commit_seconds, states=slots)
 
 
 def _remote(
@@ -169,7 +174,7 @@ def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
 
 
 def _coordinator(
-    prepared: Prepared,
+    protection: Protection,
     runtime: Runtime,
     asking: Asking,
     policy: Policy,
@@ -177,15 +182,15 @@ def _coordinator(
     listener: Listener,
     stopped: Callable[[], bool],
 ) -> Coordinator:
+    prepared = protection.prepared
     plan, program, federation = prepared.plan, prepared.program, prepared.federation
-    door = ReleaseDoor()
     return Coordinator(
         plan=plan,
         program=program,
         names=federation.names,
         runtime=runtime,
-        evaluator=_evaluator(prepared, runtime, door, asking.run),
-        door=door,
+        evaluator=_evaluator(prepared, runtime, ReleaseDoor(), asking.run),
+        releases=protection.releases,
         asking=asking,
         policy=policy,
         journal=journal,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anabranch.client.equipment import build_program
 from anabranch.client.program import ClientProgram
@@ -13,6 +13,7 @@ from anabranch.learners.build import ModuleFactory
 from anabranch.learners.threads import one_thread
 from anabranch.plan import Plan, check_against_fleet, require_accepted
 from anabranch.plan.check import check_against_data, check_against_layout
+from anabranch.plan.mechanism import mechanism_of
 from anabranch.runtimes.local.worker import Simulant
 
 __all__ = ["Prepared", "prepare", "program_of"]
@@ -71,4 +72,5 @@ def prepare(
 def program_of(plan: Plan, federation: Federation, module: ModuleFactory | None) -> ClientProgram:
     """The client program of a plan for data of this shape; equal in every process."""
     tokens = len(federation.vocabulary)
-    return build_program(plan, federation.input_shape, federation.classes, tokens, module)
+    program = build_program(plan, federation.input_shape, federation.classes, tokens, module)
+    return replace(program, mechanism=mechanism_of(plan, program.dim, len(federation)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from anabranch.api.prepare import Prepared, program_of
@@ -23,12 +23,14 @@ class SpawnedSimulant:
         federation: the data, copied to the worker once.
         states: path of the clients' memory, or None.
         length: length of one client's memory.
+        secret: what simulated clients draw noise from.
     """
 
     plan: Plan
     federation: Federation
     states: Path | None
     length: int
+    secret: bytes | None = field(default=None, repr=False)
 
     @staticmethod
     def of(prepared: Prepared, slots: SlotFile | None) -> SpawnedSimulant | None:
@@ -37,10 +39,12 @@ class SpawnedSimulant:
             return None
         path = slots.map.path if slots is not None else None
         length = prepared.program.memory.size
-        return SpawnedSimulant(prepared.plan, prepared.federation, path, length)
+        secret = prepared.program.secret
+        return SpawnedSimulant(prepared.plan, prepared.federation, path, length, secret)
 
     def __call__(self) -> Simulant:
         memory = None
         if self.states is not None:
             memory = SlotMap(self.states, len(self.federation), self.length)
-        return Simulant(program_of(self.plan, self.federation, None), self.federation, memory)
+        program = program_of(self.plan, self.federation, None)
+        return Simulant(replace(program, secret=self.secret), self.federation, memory)

@@ -19,6 +19,7 @@ from anabranch.errors import AnabranchError
 from anabranch.learners.build import ModuleFactory, build_learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.plan import Plan
+from anabranch.plan.mechanism import mechanism_of
 from anabranch.randomness import derived_seed
 from anabranch.updates.sections import Section, Sections
 from anabranch.updates.stages import compile_stages
@@ -106,4 +107,5 @@ def build_program(
         seed=plan.seed,
         rounds=plan.rounds.count,
         base=base,
+        mechanism=mechanism_of(plan, learner.layout.averaged),
     )

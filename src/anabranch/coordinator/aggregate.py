@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from anabranch.algorithms.base import RoundContext, ServerState
 from anabranch.client.program import ClientProgram
 from anabranch.coordinator.collect import Collected, TaskKey
+from anabranch.coordinator.releasing import Passed
 from anabranch.coordinator.runtime import Fate
-from anabranch.coordinator.store import Outcome
-from anabranch.privacy.door import Admission, ReleaseDoor
+from anabranch.coordinator.store import Arrays, Outcome
+from anabranch.privacy.door import Admission
+from anabranch.updates.total import Total
 
 __all__ = ["Aggregated", "aggregate"]
 
@@ -27,6 +29,8 @@ class Aggregated:
         fates: what clients are told of their tasks; nobody is merged into a failed round.
         releases: the door's decisions.
         reason: why the round failed; empty otherwise.
+        facts: public numbers about the release.
+        extra: what the release must remember.
     """
 
     server: ServerState
@@ -34,6 +38,8 @@ class Aggregated:
     fates: Mapping[TaskKey, Fate]
     releases: tuple[Admission, ...] = ()
     reason: str = ""
+    facts: Mapping[str, float] = field(default_factory=dict)
+    extra: Arrays = field(default_factory=dict)
 
 
 def aggregate(
@@ -43,7 +49,7 @@ def aggregate(
     *,
     context: RoundContext,
     needed: int,
-    door: ReleaseDoor,
+    release: Callable[[Total, Sequence[int]], Passed],
 ) -> Aggregated:
     """Decode, release and apply the sum of a round.
 
@@ -53,7 +59,7 @@ def aggregate(
         collected: the folded updates and the outcome of each client.
         context: round, fleet and schedule.
         needed: fewest updates that make a round.
-        door: decides whether the sum may leave.
+        release: from the sum and its contributors to what may leave.
     """
     fates = {key: outcome.fate for key, outcome in collected.outcomes.items()}
     dropped = {key: Fate.TOO_LATE if fate.counts else fate for key, fate in fates.items()}
@@ -62,17 +68,21 @@ def aggregate(
         return Aggregated(server, "failed", dropped, reason=_first_trouble(reason, collected))
     pipeline = program.pipeline
     total = pipeline.release(pipeline.decode_sum(collected.total()), context.round)
-    admission = door.admit("model", context.round, total)
-    if not admission.admitted:
-        reason = f"{total.contributors} contributors are fewer than a release needs"
-        return Aggregated(server, "failed", dropped, (admission,), reason)
+    passed = release(total, [key.client for key, fate in fates.items() if fate.counts])
+    if passed.total is None:
+        return Aggregated(
+            server, "failed", dropped, passed.admissions, passed.reason, extra=passed.extra
+        )
     with np.errstate(all="ignore"):  # judged by the finiteness of the result, just below
-        after = program.algorithm.server_update(server, total, context)
+        after = program.algorithm.server_update(server, passed.total, context)
     if not all(np.isfinite(array).all() for array in after.arrays().values()):
         reason = "the new model is not finite: the run diverges (AB-504)"
-        return Aggregated(server, "failed", dropped, reason=reason)
+        return Aggregated(server, "failed", dropped, passed.admissions, reason, extra=passed.extra)
     everyone = all(fate.counts for fate in fates.values())
-    return Aggregated(after, "complete" if everyone else "partial", fates, (admission,))
+    outcome: Outcome = "complete" if everyone else "partial"
+    return Aggregated(
+        after, outcome, fates, passed.admissions, facts=passed.facts, extra=passed.extra
+    )
 
 
 def _first_trouble(reason: str, collected: Collected) -> str:

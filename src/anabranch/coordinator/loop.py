@@ -29,12 +29,12 @@ from anabranch.coordinator.record import (
     committed_event,
     round_record,
 )
+from anabranch.coordinator.releasing import Releases
 from anabranch.coordinator.runtime import Fate, Runtime, VirtualRuntime, Work
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
 from anabranch.coordinator.store import Arrays, GroupedCommits, RunStatus
 from anabranch.plan.schema import Plan
-from anabranch.privacy.door import ReleaseDoor
 from anabranch.updates.sections import Update
 
 __all__ = ["Coordinator", "Ending"]
@@ -58,7 +58,7 @@ class Coordinator:
         names: client identifiers by number.
         runtime: carries the work.
         evaluator: measures models.
-        door: what may leave.
+        releases: what may leave, and what it costs.
         asking: whom a round asks.
         policy: when tasks are given out and when a round is closed.
         journal: makes rounds durable.
@@ -71,7 +71,7 @@ class Coordinator:
     names: tuple[str, ...]
     runtime: Runtime
     evaluator: Evaluator
-    door: ReleaseDoor
+    releases: Releases
     asking: Asking
     policy: Policy
     journal: GroupedCommits
@@ -88,6 +88,7 @@ class Coordinator:
             state = self.round(state)
             ending = self._ending(state)
         self.journal.flush()
+        self.releases.committed()
         return state, ending
 
     def round(self, state: RunState) -> RunState:
@@ -96,7 +97,7 @@ class Coordinator:
         number = state.round + 1
         collected, kept = self._train(number, state)
         times.mark("train")
-        aggregated = self._aggregate(number, state.server, collected)
+        aggregated = self._aggregate(number, state, collected)
         times.mark("aggregate")
         evaluation = self._evaluate(number, aggregated.server)
         times.mark("evaluate")
@@ -105,7 +106,8 @@ class Coordinator:
         record = round_record(number, collected, aggregated, evaluation, times, self.names)
         if isinstance(self.runtime, VirtualRuntime):
             record = replace(record, metrics={**record.metrics, VIRTUAL_SECONDS: state.clock})
-        self.journal.add(replace(record, state=state.arrays()))
+        if self.journal.add(replace(record, state=state.arrays())):
+            self.releases.committed()
         self._tell_round(committed_event(record, collected, evaluation, self.names), collected)
         return state
 
@@ -121,7 +123,8 @@ class Coordinator:
 
     def _train(self, number: int, state: RunState) -> tuple[Collected, tuple[OpenWork, ...]]:
         """Ask clients by the policy; their updates are folded as they come."""
-        broadcast = self.program.algorithm.broadcast(state.server)
+        own = self.program.algorithm.broadcast(state.server)
+        broadcast = {**own, **self.releases.broadcast(state.extra)}
 
         def adjust(update: Update, work: Work) -> Update:
             decoded = self.program.pipeline.decode_one(update)
@@ -150,18 +153,22 @@ class Coordinator:
         kept = gather(collected, self.runtime, self.policy, dispatch, self._name)
         return collected, kept
 
-    def _aggregate(self, number: int, server: ServerState, collected: Collected) -> Aggregated:
+    def _aggregate(self, number: int, state: RunState, collected: Collected) -> Aggregated:
         """The next server state, or the same one when the round fails; clients are told."""
         rounds, clients = self.plan.rounds, len(self.names)
         factor = rounds.server_schedule.factor(number, rounds.count)
         aggregated = aggregate(
             self.program,
-            server,
+            state.server,
             collected,
             context=RoundContext(number, clients, factor),
             needed=rounds.needed(clients),
-            door=self.door,
+            release=lambda total, clients: self.releases.release(
+                number, total, clients, state.server.model, state.extra
+            ),
         )
+        if aggregated.outcome == "failed":
+            self.releases.failed(number)
         by_task: dict[str, dict[int, Fate]] = {}
         for key, fate in aggregated.fates.items():
             by_task.setdefault(key.task, {})[key.client] = fate
@@ -190,7 +197,7 @@ class Coordinator:
             clock=self.runtime.now() if isinstance(self.runtime, VirtualRuntime) else 0.0,
             open=open_tasks(kept),
             versions={opened.work.round: opened.work.broadcast for opened in kept},
-            extra=self._extra(),
+            extra={**self.releases.kept(state.extra), **self._extra(), **made.extra},
         )
 
     def _extra(self) -> Arrays:
@@ -207,7 +214,8 @@ class Coordinator:
         if self._measured is not None and self._measured[0] == number:
             return self._measured[1]
         model = self.program.algorithm.evaluated_model(server)
-        broadcast = {**self.program.algorithm.broadcast(server), "model": model}
+        own = self.program.algorithm.broadcast(server)
+        broadcast = {**own, **self.releases.broadcast({}), "model": model}
         evaluation = self.evaluator.evaluate(number, broadcast)
         self._measured = (number, evaluation)
         return evaluation
@@ -246,6 +254,7 @@ class Coordinator:
         if reason and not state.progress.merged:
             why = f"; {self._trouble}" if self._trouble else ""
             return Ending("failed", f"{reason}, but no round was merged{why}")
+        reason = reason or self.releases.ended
         if reason:
             return Ending("complete", reason)
         return Ending("stopped", "stopped by the user") if self.stopped() else None

@@ -69,7 +69,7 @@ def round_record(
     return RoundRecord(
         round=number,
         outcome=aggregated.outcome,
-        metrics={**_diagnostics(collected), **evaluation.metrics},
+        metrics={**_diagnostics(collected), **aggregated.facts, **evaluation.metrics},
         client_columns=_columns(collected, evaluation, names),
         phases=times.phases,
         bytes_up=sum(o.bytes_up for o in merged),
@@ -86,8 +86,8 @@ def round_record(
 def _diagnostics(collected: Collected) -> dict[str, float]:
     """What later diagnosis needs, from sums only."""
     total = collected.total()
-    if not total.contributors:
-        return {}
+    if not total.contributors or "train_examples" not in total.sections:
+        return {}  # a private run sends nothing that was not planned
     seen = total.scalar("train_examples")
     return {
         "train_loss": total.scalar("train_loss_sum") / seen if seen else 0.0,

@@ -3,7 +3,7 @@
 Without ``[privacy]`` a sum passes the door and is counted (`OpenReleases`). With it
 (`PrivateReleases`) a round runs
 
-    reserve participations -> train -> check them -> reserve the release -> add noise -> commit -> settle
+    reserve participations, train, check them, reserve the release, add noise, commit, settle
 
 The reservation is durable before its noise key exists outside the ledger; the settlement follows
 the commit. What a kill leaves between the two counts as spent, and the same round computed again is
@@ -21,11 +21,11 @@ from typing import Protocol
 import numpy as np
 
 from anabranch.algorithms.base import Broadcast
+from anabranch.client.program import CLIP_NORM
 from anabranch.coordinator.store.ledger import RunLedger
 from anabranch.coordinator.store.records import Arrays
 from anabranch.errors import AnabranchError
-from anabranch.fleet.selection.base import CodeColumn
-from anabranch.fleet.selection.codes import Code
+from anabranch.fleet.selection import Code, Known
 from anabranch.plan.promise import Promise
 from anabranch.privacy.door import Admission, ReleaseDoor, digest_of
 from anabranch.privacy.events import GaussianEvent
@@ -36,7 +36,10 @@ from anabranch.updates.total import Total
 
 __all__ = ["OpenReleases", "Passed", "PrivateReleases", "Releases"]
 
-_KEEPS_WHOLE_BUDGET = "AB-920"
+_EXHAUSTED = "AB-920"
+_OURS = "privacy."
+_CLIP, _SHARES = "privacy.clip_norm", "privacy.shares"
+_IDS, _ROUNDS = "privacy.releases", "privacy.released_rounds"
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,6 @@ class Releases(Protocol):
         """What clients are sent for this, besides the algorithm's vectors."""
         ...
 
-    def refused(self, round_: int) -> CodeColumn | None:
-        """Clients that may not be asked in a round, as `Code`; None when all may."""
-        ...
-
-    def asked(self, round_: int, clients: Sequence[int]) -> None:
-        """These clients are about to be asked."""
-        ...
-
     def release(
         self,
         round_: int,
@@ -85,9 +80,12 @@ class Releases(Protocol):
         contributors: Sequence[int],
         model: Vector,
         extra: Arrays,
-        progress: float | None = None,
     ) -> Passed:
         """Judge the sum of a round; the caller uses nothing but what is returned."""
+        ...
+
+    def kept(self, extra: Arrays) -> Arrays:
+        """What must be remembered even when a round fails."""
         ...
 
     def failed(self, round_: int) -> None:
@@ -113,12 +111,6 @@ class OpenReleases:
     def broadcast(self, extra: Arrays) -> Broadcast:
         return {}
 
-    def refused(self, round_: int) -> CodeColumn | None:
-        return None
-
-    def asked(self, round_: int, clients: Sequence[int]) -> None:
-        """Nothing is promised about participations."""
-
     def release(
         self,
         round_: int,
@@ -126,13 +118,15 @@ class OpenReleases:
         contributors: Sequence[int],
         model: Vector,
         extra: Arrays,
-        progress: float | None = None,
     ) -> Passed:
         admission = self.door.admit("model", round_, total)
         if not admission.admitted:
             reason = f"{total.contributors} contributors are fewer than a release needs"
             return Passed(None, (admission,), reason=reason)
         return Passed(total, (admission,))
+
+    def kept(self, extra: Arrays) -> Arrays:
+        return {}
 
     def failed(self, round_: int) -> None:
         """Nothing was reserved."""
@@ -163,27 +157,27 @@ class PrivateReleases:
     _asked: dict[int, set[str]] = field(default_factory=dict)
 
     def broadcast(self, extra: Arrays) -> Broadcast:
-        return {"clip_norm": np.array([self._clip(extra)], np.float32)}
+        return {CLIP_NORM.name: np.array([self._clip(extra)], np.float32)}
 
     def _clip(self, extra: Arrays) -> float:
-        if "clip_norm" in extra:
-            return float(extra["clip_norm"][0])
+        if _CLIP in extra:
+            return float(extra[_CLIP][0])
         return float(np.float32(self.mechanism.clip.first))
 
     # Who takes part -----------------------------------------------------------------------------
 
-    def refused(self, round_: int) -> CodeColumn | None:
+    def admitted(self, known: Known) -> Known:
         limit = self.promise.limit
         if limit is None:
-            return None
-        known = self.ledger.participations.rounds()
-        codes = np.full(len(self.names), Code.NOT_DRAWN, np.int8)
+            return known
+        before = self.ledger.participations.rounds()
+        refused = known.refused.copy()
         for client, name in enumerate(self.names):
             # A round that is computed again after a crash asks the same clients again.
-            before = [r for r in known.get(name, ()) if r != round_]
-            if not limit.allows(before, round_):
-                codes[client] = Code.PARTICIPATIONS
-        return codes
+            others = [r for r in before.get(name, ()) if r != known.round]
+            if not limit.allows(others, known.round):
+                refused[client] = Code.PARTICIPATIONS
+        return replace(known, refused=refused)
 
     def asked(self, round_: int, clients: Sequence[int]) -> None:
         if self.promise.limit is None:
@@ -191,6 +185,9 @@ class PrivateReleases:
         names = {self.names[client] for client in clients}
         self.ledger.participations.reserve(names, round_, self.promise.limit)
         self._asked.setdefault(round_, set()).update(names)
+
+    def kept(self, extra: Arrays) -> Arrays:
+        return {name: value for name, value in extra.items() if name.startswith(_OURS)}
 
     def failed(self, round_: int) -> None:
         self._forgo(round_, frozenset())
@@ -210,14 +207,13 @@ class PrivateReleases:
         contributors: Sequence[int],
         model: Vector,
         extra: Arrays,
-        progress: float | None = None,
     ) -> Passed:
         names = tuple(sorted(self.names[client] for client in contributors))
         if self.promise.limit is not None:
             self.ledger.participations.require(names, round_, self.promise.limit)
-        extra = _with_progress(extra, progress)
+        kept = self.kept(extra)
         try:
-            charge = self._charge(round_, total, extra)
+            charge = self._charge(round_, total, kept)
             request = Request(
                 "model",
                 round_,
@@ -225,25 +221,25 @@ class PrivateReleases:
                 names,
                 self._tag(total),
                 charge,
-                details=self._details(extra),
+                details=self._details(kept),
             )
             reservation = self.ledger.reserve(request)
         except AnabranchError as error:
-            if error.code == _KEEPS_WHOLE_BUDGET:
+            if error.code == _EXHAUSTED:
                 self.ended = "the privacy budget is used up"
             self.failed(round_)
-            return Passed(None, extra=extra, reason=str(error))
-        extra = _with_release(extra, round_, reservation.release)
+            return Passed(None, extra=kept, reason=str(error))
+        after = _with_release(kept, round_, reservation.release)
         noise = RoundNoise(
-            clip=self._clip(extra),
+            clip=self._clip(after),
             multiplier=charge.noise_multiplier,
             round=round_,
-            keys=self._keys(extra),
+            keys=self._keys(after),
             seed=self.seed,
         )
         released = self.mechanism.release(total, noise)
         self._forgo(round_, frozenset(names))
-        return self._passed(round_, reservation.release, charge, total, released, extra)
+        return self._passed(round_, reservation.release, charge, total, released, after)
 
     def _tag(self, total: Total) -> str:
         """A digest of what arrived that only this run can make: an open one would be an oracle."""
@@ -253,9 +249,7 @@ class PrivateReleases:
 
     def _charge(self, round_: int, total: Total, extra: Arrays) -> Charge:
         """What the release costs, with the noise that will really be in it."""
-        planned = self.promise.model_charge(
-            round_, extra.get("progress", _NONE).tolist(), extra.get("shares", _NONE).tolist()
-        )
+        planned = self.promise.model_charge(round_, spent=extra.get(_SHARES, _NONE).tolist())
         realised = self.mechanism.realised(total.contributors, planned.noise_multiplier)
         if isinstance(planned, GaussianEvent) and realised != planned.noise_multiplier:
             return replace(planned, realised_noise=realised)
@@ -263,8 +257,8 @@ class PrivateReleases:
 
     def _keys(self, extra: Arrays) -> dict[int, bytes]:
         """Noise keys by round. Only their release ids are stored; the secret is in the ledger."""
-        ids = (bytes(row).hex() for row in extra["releases"])
-        rounds = extra["released_rounds"].tolist()
+        ids = (bytes(row).hex() for row in extra[_IDS])
+        rounds = extra[_ROUNDS].tolist()
         return {r: self.ledger.noise_key(i) for r, i in zip(rounds, ids, strict=True)}
 
     def _details(self, extra: Arrays) -> tuple[tuple[str, str], ...]:
@@ -293,10 +287,10 @@ class PrivateReleases:
         if released.unclipped is not None and isinstance(self.mechanism.clip, AdaptiveClip):
             facts["unclipped_share"] = released.unclipped
             after = self.mechanism.clip.after(self._clip(extra), released.unclipped)
-            extra["clip_norm"] = np.array([after], np.float32)
+            extra[_CLIP] = np.array([after], np.float32)
         if isinstance(charge, GaussianEvent):
             share = charge.noise_to_sensitivity**-2
-            extra["shares"] = np.append(extra.get("shares", _NONE), share)
+            extra[_SHARES] = np.append(extra.get(_SHARES, _NONE), share)
         return Passed(released.total, (admission,), facts, extra)
 
     def committed(self) -> None:
@@ -315,17 +309,11 @@ def _words(charge: Charge) -> str:
     return f"{kind} {charge.noise_multiplier:.6g} clip norms, {event.relation.value}"
 
 
-def _with_progress(extra: Arrays, value: float | None) -> dict[str, np.ndarray]:
-    if value is None:
-        return dict(extra)
-    return {**extra, "progress": np.append(extra.get("progress", _NONE), value)}
-
-
 def _with_release(extra: Arrays, round_: int, release: str) -> dict[str, np.ndarray]:
     row = np.frombuffer(bytes.fromhex(release), np.uint8)[None]
-    ids, rounds = extra.get("releases"), extra.get("released_rounds")
+    ids, rounds = extra.get(_IDS), extra.get(_ROUNDS)
     return {
         **extra,
-        "releases": row if ids is None else np.concatenate([ids, row]),
-        "released_rounds": np.append(np.zeros(0, np.int64) if rounds is None else rounds, round_),
+        _IDS: row if ids is None else np.concatenate([ids, row]),
+        _ROUNDS: np.append(np.zeros(0, np.int64) if rounds is None else rounds, round_),
     }

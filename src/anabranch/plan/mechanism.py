@@ -6,14 +6,15 @@ import math
 
 from anabranch.fleet.selection import largest_cohort
 from anabranch.plan.privacy import CentralGaussian, DistributedNoise, MatrixMechanism
-from anabranch.plan.promise import Promise
+from anabranch.plan.promise import Promise, promise_of
 from anabranch.plan.schema import Plan
 from anabranch.privacy import mechanisms
+from anabranch.privacy.accounting import banded_toeplitz
 from anabranch.privacy.events import PoissonSampling
-from anabranch.privacy.ledger import MatrixEvent
+from anabranch.privacy.ledger import Charge, MatrixEvent
 from anabranch.privacy.mechanisms import Mechanism
 
-__all__ = ["mechanism_of", "most_updates"]
+__all__ = ["check_promise", "mechanism_of", "most_updates"]
 
 
 def most_updates(plan: Plan, clients: int) -> int:
@@ -23,40 +24,41 @@ def most_updates(plan: Plan, clients: int) -> int:
     return plan.rounds.most(clients)
 
 
-def mechanism_of(plan: Plan, promise: Promise, dim: int, clients: int) -> Mechanism | None:
-    """The mechanism of a plan; None for noise that is made inside local training (DP-SGD).
+def mechanism_of(plan: Plan, dim: int, clients: int | None = None) -> Mechanism | None:
+    """The mechanism of a plan; None without one, and where noise is made inside local training.
 
     Args:
-        plan: with a table ``[privacy]``.
-        promise: its numbers.
+        plan: what to do.
         dim: coordinates of an update.
-        clients: enrolled clients.
+        clients: enrolled clients; left out at a client, which knows its own half alone: noise in
+            parts then needs ``privacy.population_size``, unless the cohort is a plain number.
 
     Raises:
-        AnabranchError: AB-932 to AB-935, the numbers do not go together.
-        ValueError: the plan has no ``[privacy]``.
+        AnabranchError: AB-932 to AB-935, the numbers do not go together; AB-901 dp-accounting is
+            not installed (noise of clients without ``noise_multiplier``).
     """
     if plan.privacy is None:
-        raise ValueError("the plan promises nothing")
+        return None
+    if clients is None:
+        stated_size, cohort = plan.privacy.population_size, plan.rounds.cohort
+        clients = stated_size or (cohort if isinstance(cohort, int) else 1)
     stated, cohort = plan.privacy.mechanism, plan.rounds.wanted(clients)
     if isinstance(stated, MatrixMechanism):
-        charge = promise.model_charge(1)
-        if not isinstance(charge, MatrixEvent):
-            raise TypeError("a matrix mechanism is charged as one")
-        return mechanisms.MatrixNoise(dim, cohort, stated.clip, charge.bands)
+        rounds = plan.rounds.count
+        separation = stated.separation or max(1, rounds // stated.participations)
+        bands = min(stated.bands or separation, separation, rounds)
+        return mechanisms.MatrixNoise(dim, cohort, stated.clip, bands)
     if isinstance(stated, CentralGaussian):
-        central = mechanisms.CentralNoise(dim, cohort, stated.clip)
-        central.check(promise.model_charge(1).noise_multiplier)
-        return central
+        return mechanisms.CentralNoise(dim, cohort, stated.clip)
     if isinstance(stated, DistributedNoise):
-        return _distributed(plan, stated, promise, dim, clients)
+        return _distributed(plan, stated, dim, clients)
     return None
 
 
 def _distributed(
-    plan: Plan, stated: DistributedNoise, promise: Promise, dim: int, clients: int
+    plan: Plan, stated: DistributedNoise, dim: int, clients: int
 ) -> mechanisms.DistributedNoise:
-    cohort = plan.rounds.wanted(clients)
+    cohort, promise = plan.rounds.wanted(clients), promise_of(plan, clients)
     survivors = math.ceil(cohort * (1 - stated.dropout_share))
     if isinstance(promise.sampling, PoissonSampling):
         # Few coins may fall: a cohort below this happens in one round of 30,000.
@@ -72,6 +74,30 @@ def _distributed(
         bits=stated.bits,
         noise=stated.noise,
     )
+
+
+def check_promise(plan: Plan, promise: Promise, mechanism: Mechanism, clients: int) -> None:
+    """Refuse, before anything is spent, a promise that leaves nothing to learn.
+
+    Raises:
+        AnabranchError: AB-933 a clipping bit that costs more than a round may; AB-942 the noise is
+            larger than any signal.
+    """
+    charge = promise.model_charge(1)
+    if isinstance(mechanism, mechanisms.CentralNoise):
+        mechanism.check(charge.noise_multiplier)
+    cohort, rounds = plan.rounds.wanted(clients), plan.rounds.count
+    unit = plan.privacy.unit.value if plan.privacy is not None else "client"
+    mechanisms.check_reachable(_error(charge, rounds), mechanism.dim, cohort, rounds, unit)
+
+
+def _error(charge: Charge, rounds: int) -> float:
+    """Standard deviation of the noise in the sum over all rounds, in clip norms."""
+    if not isinstance(charge, MatrixEvent):
+        return charge.noise_multiplier * math.sqrt(rounds)
+    # One participation everywhere: the error itself does not depend on who comes how often.
+    made = banded_toeplitz(rounds, rounds, 1, charge.bands)
+    return charge.noise_multiplier * made.max_error / made.sensitivity
 
 
 def _rounded_up(multiplier: float) -> float:

@@ -134,7 +134,9 @@ class Plan(Value):
 
     @property
     def weighting(self) -> WeightRule:
-        """The weight rule in force: as stated, else what the algorithm needs."""
+        """The weight rule in force: as stated, else what the algorithm and the promise need."""
+        if self.privacy is not None and self.aggregation.weighting is None:
+            return Uniform()  # a private sum bounds what one client counts
         return self.aggregation.rule_for(self.algorithm)
 
     def resolved(self) -> Plan:

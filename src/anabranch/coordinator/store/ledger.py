@@ -401,6 +401,18 @@ class RunLedger:
         if final:
             self._secret.erase()
 
+    def noise_key(self, release: str) -> bytes:
+        """The key of a release that was reserved before: correlated noise draws it again."""
+        return self._secret.derive("noise", release)
+
+    def payload_key(self) -> bytes:
+        """Keys the digests of exact sums: without the secret nobody can test a guess at one."""
+        return self._secret.derive("payloads", "")
+
+    def client_key(self) -> bytes:
+        """What simulated clients draw their part of distributed noise from."""
+        return self._secret.derive("clients", "")
+
     def coins(self, round_: int) -> bytes:
         """32 secret bytes behind the selection of a round; equal after a crash."""
         return self._secret.derive("coins", str(round_))

@@ -2,6 +2,7 @@
 
 from anabranch.plan.rules.base import Alternative, Note, Rule
 from anabranch.plan.rules.compression import RULES as COMPRESSION
+from anabranch.plan.rules.mechanism import RULES as MECHANISM
 from anabranch.plan.rules.memory import RULES as MEMORY
 from anabranch.plan.rules.normalisation import RULES as NORMALISATION
 from anabranch.plan.rules.notes import notes
@@ -20,5 +21,6 @@ RULES: tuple[Rule, ...] = (
     *COMPRESSION,
     *NORMALISATION,
     *SELECTION,
+    *MECHANISM,
 )
 """Every rule, in the order in which a plan is judged."""

@@ -6,6 +6,7 @@ from anabranch.privacy.mechanisms.clipping import AdaptiveClip, ClipRule, FixedC
 from anabranch.privacy.mechanisms.distributed import DistributedNoise
 from anabranch.privacy.mechanisms.ftrl import MatrixNoise
 from anabranch.privacy.mechanisms.lattice import UnitLattice
+from anabranch.privacy.mechanisms.reach import check_reachable, noise_to_signal
 
 __all__ = [
     "AdaptiveClip",
@@ -18,4 +19,6 @@ __all__ = [
     "Released",
     "RoundNoise",
     "UnitLattice",
+    "check_reachable",
+    "noise_to_signal",
 ]
