@@ -140,6 +140,7 @@ def test_a_deadline_found_afterwards_cuts_the_work_of_the_slow() -> None:
     fast, slow = admitted.assignments([0, 1], 25.0)
     assert fast.fraction == 1.0
     assert slow.fraction == pytest.approx(0.2)  # 10 s a step
+    assert admitted.assignments([1], 5.0)[0].fraction == 1.0  # late in any case
     assert slow.seconds == pytest.approx(22.0, rel=0.02)
     assert slow.modelled_training == pytest.approx(20.0)
     assert slow.modelled_transfer == pytest.approx(2.0)

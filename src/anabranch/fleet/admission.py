@@ -153,16 +153,18 @@ class Admitted:
 
         Args:
             clients: numbers of admitted clients.
-            seconds: a deadline that was derived after the selection; who is predicted to miss it
-                is asked less, down to the least work.
+            seconds: a deadline that was derived after the selection. Who is predicted to miss it
+                is asked for the work that fits; who would miss it with the least work too is asked
+                for all of it, since a late update is worth more whole.
         """
         rows = np.asarray(clients, np.int64)
         work = self.work[rows]
         if seconds is not None and self.rules.adapt:
             fits = self.prediction.work_within(seconds, self.rules.time_quantile)[rows]
             least = np.maximum(self.rules.least_work, 1 / self.steps[rows])
-            cut = np.maximum(_whole_steps(np.minimum(work, fits), self.steps[rows]), least)
-            work = np.where(self.prediction.known[rows], np.minimum(work, cut), work)
+            cut = _whole_steps(np.minimum(work, fits), self.steps[rows])
+            helps = self.prediction.known[rows] & (cut >= least - 1e-9)
+            work = np.where(helps, np.minimum(work, cut), work)
         every = self.work.copy()
         every[rows] = work
         times, joules = self.prediction.seconds(every)[rows], self.prediction.joules(every)[rows]
