@@ -39,6 +39,9 @@ CELLS: dict[str, dict[str, object]] = {
     "ecq-4-nearest": {
         "updates.stages": [{"kind": "ecq", "coarseness": 4.0, "rounding": "nearest"}]
     },
+    "lattice-8-11bit": {"updates.stages": [{"kind": "lattice"}]},
+    "lowrank-8-feedback": {"updates.stages": [{"kind": "lowrank"}], **MEMORY},
+    "downlink-delta": {"updates.stages": [], "updates.downlink": {"kind": "delta"}, **MEMORY},
     "topk-5-feedback": {"updates.stages": [{"kind": "topk", "fraction": 0.05}], **MEMORY},
 }
 """What is changed in the plan, by the name of the cell; the first one is what others are compared

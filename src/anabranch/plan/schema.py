@@ -32,6 +32,7 @@ from anabranch.plan.runtime import RuntimePlan
 from anabranch.plan.selection import Admission, AnySelector
 from anabranch.updates.clip import Clip
 from anabranch.updates.codecs import CODECS
+from anabranch.updates.downlink import AnyDownlink
 from anabranch.updates.stages import Stage
 from anabranch.values import Value
 
@@ -66,6 +67,8 @@ class UpdatesPlan(Value):
     max_bytes: int | None = Field(default=None, ge=1, json_schema_extra={"unit": "bytes"})
     """Most bytes of an encoded update. A client whose update does not fit encodes it more coarsely
     where the codec can, and else sends nothing."""
+    downlink: AnyDownlink | None = None
+    """How the model goes down to clients. Left out: as float32."""
 
 
 class Plan(Value):

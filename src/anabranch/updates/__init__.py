@@ -3,6 +3,9 @@
 from anabranch.updates.clip import Clip
 from anabranch.updates.codec import Codec
 from anabranch.updates.codecs import CODECS
+from anabranch.updates.downlink import AnyDownlink, DeltaDownlink, Downlink, HalfDownlink, Sent
+from anabranch.updates.downlink_state import DownlinkState, Held
+from anabranch.updates.lattice import Lattice
 from anabranch.updates.layout import Layout, Parameter, Policy
 from anabranch.updates.lossless import Half, Zstd
 from anabranch.updates.lowrank import LowRank
@@ -38,13 +41,20 @@ __all__ = [
     "QSGD",
     "STC",
     "WEIGHT",
+    "AnyDownlink",
     "Audience",
     "Clip",
     "Codec",
+    "DeltaDownlink",
+    "Downlink",
+    "DownlinkState",
     "EncodeContext",
     "Finest",
     "Half",
+    "HalfDownlink",
+    "Held",
     "Kind",
+    "Lattice",
     "Layout",
     "LowRank",
     "Packed",
@@ -54,6 +64,7 @@ __all__ = [
     "RandomMask",
     "Section",
     "Sections",
+    "Sent",
     "Sign",
     "Stage",
     "StageContract",

@@ -18,7 +18,7 @@ from anabranch.updates.packed import Reader, Writer, inconsistent
 from anabranch.updates.sections import Vector
 from anabranch.updates.stages import EncodeContext, StageContract
 
-__all__ = ["Half", "Zstd"]
+__all__ = ["Half", "Zstd", "read_packed_halves", "write_packed_halves"]
 
 
 class Zstd(Codec):
@@ -54,12 +54,26 @@ class Half(Codec):
         return codec_contract(unbiased=False, inflation=1 + 2.0**-10)
 
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
-        exponent, scaled = halves(delta)
-        writer.number(exponent, "<i2")
-        writer.raw(_shuffled(scaled, "<f2", self.level))
+        write_packed_halves(delta, self.level, writer)
 
     def read(self, reader: Reader, length: int) -> Vector:
-        return whole(read_exponent(reader), _whole(reader, length, "<f2"))
+        return read_packed_halves(reader, length)
+
+
+def write_packed_halves(values: Vector, level: int, writer: Writer) -> None:
+    """Append an exponent (i16) and the scaled float16 values, compressed."""
+    exponent, scaled = halves(values)
+    writer.number(exponent, "<i2")
+    writer.raw(_shuffled(scaled, "<f2", level))
+
+
+def read_packed_halves(reader: Reader, length: int) -> Vector:
+    """The rest of the body as what `write_packed_halves` has written.
+
+    Raises:
+        AnabranchError: AB-523 when it cannot come from there.
+    """
+    return whole(read_exponent(reader), _whole(reader, length, "<f2"))
 
 
 def _shuffled(values: NDArray[np.generic], dtype: str, level: int) -> bytes:

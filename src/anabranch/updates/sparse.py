@@ -181,6 +181,10 @@ class RandomMask(Codec):
         vector[places] = reader.floats(len(places)) * np.float32(length / len(places))
         return vector
 
+    def kept(self, length: int) -> int:
+        """How many of ``length`` coordinates are sent."""
+        return _kept(length, self.fraction)
+
     def places(self, length: int, round_: int) -> NDArray[np.intp]:
         """The coordinates that are sent, in rising order.
 

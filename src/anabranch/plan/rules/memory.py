@@ -32,6 +32,12 @@ def keepers(plan: Plan) -> Iterator[tuple[str, str, Alternative]]:
             "local normalisation layers live at each client",
             Alternative("refuse batch normalisation", {"model.normalisation": "refuse"}),
         )
+    if plan.updates.downlink is not None and plan.updates.downlink.remembers:
+        yield (
+            "updates.downlink",
+            "a difference goes down to clients that keep the last model",
+            Alternative("send the whole model each time", {"updates.downlink.window": 0}),
+        )
     yield from _stages(plan)
 
 
@@ -78,6 +84,7 @@ RULES = (
         (
             "algorithm",
             "updates.stages",
+            "updates.downlink",
             "model.keep_local",
             "model.normalisation",
             "clients.memory",
