@@ -10,6 +10,7 @@ from anabranch.coordinator.asking import Asking, everybody
 from anabranch.coordinator.policies import Buffered, Policy, Synchronous
 from anabranch.coordinator.runtime import Runtime
 from anabranch.coordinator.schedule import Schedule
+from anabranch.coordinator.secure import SecureVirtualRuntime
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
 from anabranch.fleet.admission import Admission
@@ -31,6 +32,9 @@ def policy_of(prepared: Prepared, *, in_time: bool) -> Policy:
     if rounds.asynchronous is not None:
         table = rounds.asynchronous
         return Buffered(table.buffer, table.concurrency, table.max_staleness, rounds.deadline)
+    if prepared.plan.secure_aggregation is not None:
+        # A secure sum closes its own phases: the loop gets all of it or nothing.
+        return Synchronous(rounds.asked(clients))
     goal = rounds.wanted(clients) if in_time else None
     return Synchronous(rounds.asked(clients), rounds.deadline, goal, rounds.late_window)
 
@@ -38,7 +42,8 @@ def policy_of(prepared: Prepared, *, in_time: bool) -> Policy:
 def asking_of(prepared: Prepared, run_id: str, runtime: Runtime, *, in_time: bool) -> Asking:
     """Whom rounds ask, by the plan's selector and what clients show."""
     plan, clients = prepared.plan, len(prepared.federation)
-    view = runtime.view if isinstance(runtime, DeviceRuntime) else everybody(clients)
+    seen = runtime if isinstance(runtime, (DeviceRuntime, SecureVirtualRuntime)) else None
+    view = seen.view if seen is not None else everybody(clients)
     return Asking(
         run_id,
         prepared.program,

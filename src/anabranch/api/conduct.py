@@ -18,6 +18,13 @@ from anabranch.api.devices import device_runtime
 from anabranch.api.prepare import Prepared
 from anabranch.api.private import Protection, protection_of
 from anabranch.api.run import Run
+from anabranch.api.secure import (
+    evaluation_deadline,
+    remote_sums,
+    secure_runtime,
+    simulated_members,
+    with_members,
+)
 from anabranch.api.workers import SpawnedSimulant
 from anabranch.client.states import SlotFile
 from anabranch.coordinator.asking import Asking
@@ -116,7 +123,7 @@ def _local(
     protection: Protection, session: RunSession, slots: SlotFile | None, stack: ExitStack
 ) -> tuple[Runtime, GroupedCommits]:
     """Simulated clients, whose memory lies in one file here."""
-    runtime = stack.enter_context(_runtime(protection.prepared, slots))
+    runtime = stack.enter_context(_runtime(protection.prepared, slots, session.run_id))
     return runtime, GroupedCommits(session, protection.commit_seconds, states=slots)
 
 
@@ -125,7 +132,8 @@ def _remote(
 ) -> tuple[Runtime, GroupedCommits]:
     """Clients elsewhere, which hear of their fate after the commit."""
     stack.callback(runtime.close)
-    return runtime, GroupedCommits(session, 0.0, states=runtime.two_phase())
+    journal = GroupedCommits(session, 0.0, states=runtime.two_phase())
+    return remote_sums(prepared, session, runtime), journal
 
 
 @contextmanager
@@ -141,15 +149,18 @@ def _slots(prepared: Prepared, session: RunSession) -> Iterator[SlotFile | None]
 
 
 @contextmanager
-def _runtime(prepared: Prepared, slots: SlotFile | None) -> Iterator[Runtime]:
+def _runtime(prepared: Prepared, slots: SlotFile | None, run_id: str) -> Iterator[Runtime]:
     setup = LocalSetup(
         simulant=prepared.simulant(slots.map if slots is not None else None),
         slots=slots,
         asked=prepared.plan.rounds.asked(len(prepared.federation)),
         factory=SpawnedSimulant.of(prepared, slots),
     )
-    inner = local_runtime(setup, prepared.plan.runtime)
+    members = simulated_members(prepared)
+    inner = with_members(local_runtime(setup, prepared.plan.runtime), members)
     runtime = device_runtime(prepared, inner) if prepared.plan.devices is not None else inner
+    if members is not None:
+        runtime = secure_runtime(prepared, run_id, runtime, members.identity, None)
     try:
         yield runtime
     finally:
@@ -214,9 +225,9 @@ def _evaluator(prepared: Prepared, runtime: Runtime, door: ReleaseDoor, run: str
         door=door,
         clients=clients,
         shards=shards,
-        individuals=len(clients) <= _INDIVIDUAL_LIMIT,
+        individuals=len(clients) <= _INDIVIDUAL_LIMIT and prepared.plan.secure_aggregation is None,
         name=lambda client: names[client] if client < len(names) else str(client),
-        deadline=prepared.plan.rounds.deadline,
+        deadline=evaluation_deadline(prepared.plan),
         run=run,
     )
 

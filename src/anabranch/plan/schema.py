@@ -29,6 +29,7 @@ from anabranch.plan.named import Named, Reference
 from anabranch.plan.privacy import PrivacyPlan
 from anabranch.plan.rounds import ClientsPlan, RoundsPlan
 from anabranch.plan.runtime import RuntimePlan
+from anabranch.plan.secure import SecureAggregationPlan
 from anabranch.plan.selection import Admission, AnySelector
 from anabranch.updates.clip import Clip
 from anabranch.updates.codecs import CODECS
@@ -107,6 +108,8 @@ class Plan(Value):
     """Which clients a round asks."""
     admission: Admission = Admission()
     """When a device may be asked, and how much of it a task may take."""
+    secure_aggregation: SecureAggregationPlan | None = None
+    """How updates are added up so that the coordinator sees none of them. Left out, it sees all."""
     evaluation: EvaluationPlan = EvaluationPlan()
     """When and where the model is measured."""
     stop: StopPlan = StopPlan()
@@ -115,6 +118,10 @@ class Plan(Value):
     """What the run must keep to."""
     privacy: PrivacyPlan | None = None
     """What is promised to the people behind the data. Left out, nothing is."""
+    unprotected: str = Field(default="", max_length=500)
+    """Why data of persons are learnt from without differential privacy and without secure
+    aggregation. `anabranch serve` refuses such a plan unless this says the reason, which every site
+    reads in the contract."""
     devices: DevicesPlan | None = None
     """Devices that a simulation pretends its clients to be; no part of the contract. Left out,
     clients answer at once."""

@@ -269,7 +269,8 @@ def _check_vector(context: RoundContext, vector: Lanes) -> None:
     if fits:
         modulus = wanted.type((1 << bits) - 1)
         centred = (vector + wanted.type(largest)) & modulus
-        fits = int(vector.max()) <= int(modulus) and int(centred.max()) <= 2 * largest
+        fits = int(vector.max()) <= int(modulus)
+        fits = fits and (context.encoding.wraps or int(centred.max()) <= 2 * largest)
     if not fits:
         raise AnabranchError(
             "AB-964",

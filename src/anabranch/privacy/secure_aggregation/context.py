@@ -206,7 +206,7 @@ class RoundContext:
         shares = (self.corrupt_share, self.dropout_share)
         for number in (self.encoding.scale, self.encoding.bound, *shares):
             writer.text(float(number).hex())
-        writer.number(self.encoding.bits, 1).number(self.length)
+        writer.number(self.encoding.bits, 1).number(self.encoding.wraps, 1).number(self.length)
         writer.number(self.minimum_survivors).number(self.complete_below)
         writer.number(self.unopened, 4).number(self.draw, 4).number(self.hybrid, 1)
         return writer.finish()
@@ -228,7 +228,7 @@ class RoundContext:
             (reader.text(), reader.raw(KEY_BYTES), reader.number(1)) for _ in range(reader.count())
         ]
         scale, bound, corrupt, dropout = (_real(reader.text()) for _ in range(4))
-        bits, length = reader.number(1), reader.number()
+        bits, wraps, length = reader.number(1), reader.number(1), reader.number()
         minimum, complete = reader.number(), reader.number()
         unopened, draw, hybrid = reader.number(4), reader.number(4), reader.number(1)
         reader.finish()
@@ -241,7 +241,7 @@ class RoundContext:
             ledger_head=head,
             roster={name: key for name, key, _ in clients},
             length=length,
-            encoding=FixedPoint(scale, bound, bits),
+            encoding=FixedPoint(scale, bound, bits, bool(wraps)),
             corrupt_share=corrupt,
             dropout_share=dropout,
             minimum_survivors=minimum,

@@ -28,11 +28,14 @@ class FixedPoint:
         scale: integers per unit; a coordinate is rounded to the nearest 1 / scale.
         bound: largest absolute coordinate that a client may send.
         bits: b of the modulus 2^b, 8 to 64.
+        wraps: whether clients send residues, whose sum means something modulo 2^b alone. Whoever
+            makes them answers for the modulus (noise from clients does).
     """
 
     scale: float
     bound: float
     bits: int
+    wraps: bool = False
 
     def __post_init__(self) -> None:
         lane_dtype(self.bits)
@@ -45,6 +48,8 @@ class FixedPoint:
     @property
     def largest(self) -> int:
         """The largest absolute integer of one client."""
+        if self.wraps:
+            return 1 << (self.bits - 1)
         return math.ceil(self.bound * self.scale)
 
     @property
@@ -54,6 +59,8 @@ class FixedPoint:
         >>> FixedPoint(scale=100.0, bound=1.0, bits=16).most_clients
         327
         """
+        if self.wraps:
+            return 1 << 32
         return ((1 << (self.bits - 1)) - 1) // self.largest
 
     def check(self, clients: int) -> None:

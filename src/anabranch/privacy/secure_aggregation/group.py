@@ -80,6 +80,7 @@ class Group:
         graph: neighbours by name.
         counts: k, t and quorums.
         digest: stands for the context, the keys, the nonces and therefore the graph.
+        ring, nonces: what all this follows from.
     """
 
     context: RoundContext
@@ -87,6 +88,8 @@ class Group:
     graph: Mapping[str, frozenset[str]] = field(repr=False)
     counts: Listed
     digest: bytes
+    ring: KeyRing = field(repr=False)
+    nonces: NonceList = field(repr=False)
 
     @property
     def threshold(self) -> int:
@@ -244,7 +247,8 @@ def form_group(ring: KeyRing, nonces: NonceList, check: Verify = verify) -> Grou
     fixed = digest("nonces", ring.digest, nonces.to_bytes())
     cohort = sorted(drawn_cohort(names, counts.cohort, fixed))
     graph = neighbour_graph(cohort, counts.shape.neighbours, fixed)
-    return Group(context, {name: ring.adverts[name] for name in cohort}, graph, counts, fixed)
+    adverts = {name: ring.adverts[name] for name in cohort}
+    return Group(context, adverts, graph, counts, fixed, ring, nonces)
 
 
 def active_fault(group: Group, active: Active) -> str | None:

@@ -17,7 +17,22 @@ from anabranch.privacy.secure_aggregation.primitives import (
 )
 from anabranch.privacy.secure_aggregation.wire import Reader, Writer
 
-__all__ = ["KeyAdvert", "KeyList", "NonceList", "NonceOpening"]
+__all__ = ["Invitation", "KeyAdvert", "KeyList", "NonceList", "NonceOpening"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invitation(Message):
+    """Coordinator, 0: the context itself, to everybody who is asked."""
+
+    KIND: ClassVar[int] = 12
+    content: bytes
+
+    def _write(self, writer: Writer) -> None:
+        writer.blob(self.content)
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        return cls(context=context, content=reader.blob())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from anabranch.privacy.secure_aggregation.primitives import DIGEST_BYTES, digest
 from anabranch.privacy.secure_aggregation.refusals import malformed
 from anabranch.privacy.secure_aggregation.wire import Reader, Writer
 
-__all__ = ["Message", "SignedMessage", "head", "signed"]
+__all__ = ["Message", "SignedMessage", "head", "kind_of", "signed"]
 
 _MAGIC = b"anabranch-secagg"
 _VERSION = 1
@@ -20,6 +20,18 @@ _VERSION = 1
 def head(kind: int, context: bytes) -> Writer:
     """The first bytes of a message: what it is, and of which round."""
     return Writer().raw(_MAGIC).number(_VERSION, 1).number(kind, 1).raw(context)
+
+
+def kind_of(content: bytes) -> int:
+    """Which kind of message these bytes begin as.
+
+    Raises:
+        AnabranchError: AB-954 if they do not.
+    """
+    reader = Reader(content)
+    if reader.raw(len(_MAGIC)) != _MAGIC or reader.number(1) != _VERSION:
+        raise malformed("it does not begin as a message of this version")
+    return reader.number(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,13 @@ __all__ = [
     "bad_parameters",
     "bad_signature",
     "foreign_context",
+    "invitation_refused",
     "key_list_refused",
     "malformed",
+    "no_session",
     "nonces_refused",
+    "older",
+    "roster_refused",
     "out_of_order",
     "share_unreadable",
     "shares_refused",
@@ -124,4 +128,48 @@ def survivors_refused(what: str) -> AnabranchError:
         fix="ask once, for one set of survivors that enough clients signed, "
         "and for one kind of share of each client.",
         kept="No share was revealed.",
+    )
+
+
+def invitation_refused(what: str) -> AnabranchError:
+    """A context that is not what the client's own plan says."""
+    return AnabranchError(
+        "AB-966",
+        f"The invitation to a secure sum was refused: {what}.",
+        fix="run the same plan at the coordinator and at every client, and send every client the "
+        "same model.",
+        kept="The client sent nothing.",
+    )
+
+
+def older(what: str) -> AnabranchError:
+    """A context that lies before one that the client knows."""
+    return AnabranchError(
+        "AB-967",
+        f"The invitation to a secure sum was refused: {what}.",
+        fix="go on from the newest state of the run. A coordinator that was restored from an older "
+        "copy starts a new run.",
+        kept="The client sent nothing.",
+    )
+
+
+def roster_refused(what: str) -> AnabranchError:
+    """Identities that are not those that the client knows."""
+    return AnabranchError(
+        "AB-968",
+        f"The roster of a secure sum was refused: {what}.",
+        fix="compare fingerprints with the other members, and update the signed roster at this "
+        "client if a key was replaced.",
+        kept="The client sent nothing.",
+    )
+
+
+def no_session(sender: str) -> AnabranchError:
+    """A message for a round of which the client knows nothing."""
+    return AnabranchError(
+        "AB-970",
+        f"{sender} has no open round for this message.",
+        fix="nothing has to be mended: a client that lost its state counts as dropped and takes "
+        "part in the next round.",
+        kept="Nothing was revealed.",
     )

@@ -236,7 +236,7 @@ def close_shares(state: ServerState) -> CollectingInputs | Abandoned:
     if fault := active_fault(here.group, active):
         return Abandoned(context, Outcome.TOO_FEW_SHARES, fault)
     total = np.zeros(context.length, lane_dtype(context.encoding.bits))
-    return CollectingInputs(here.group, here.key_list, here.nonces, active, here.bundles, total)
+    return CollectingInputs(here.group, active, here.bundles, total)
 
 
 def delivery_for(state: ServerState, name: str) -> ShareDelivery:

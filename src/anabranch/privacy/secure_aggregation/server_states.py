@@ -85,8 +85,6 @@ class CollectingInputs:
     """
 
     group: Group
-    key_list: KeyList = field(repr=False)
-    nonces: NonceList = field(repr=False)
     active: Active
     bundles: Mapping[str, ShareBundle] = field(repr=False)
     total: Lanes = field(repr=False)

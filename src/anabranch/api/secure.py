@@ -1,0 +1,149 @@
+"""Putting secure aggregation around the runtime of a run, when its plan has the table for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from anabranch.api.prepare import Prepared
+from anabranch.client.secure import terms_of
+from anabranch.client.task import TaskKind
+from anabranch.coordinator.runtime import RemoteRuntime, Runtime
+from anabranch.coordinator.secure import SecureRuntime, secured
+from anabranch.coordinator.secure_journal import FileSumJournal, MemorySumJournal
+from anabranch.coordinator.secure_sum import SecureSetup
+from anabranch.coordinator.store import RunSession
+from anabranch.errors import AnabranchError
+from anabranch.plan import Plan
+from anabranch.privacy.secure_aggregation import RoundContext
+from anabranch.privacy.secure_aggregation.checking import SharedChecker
+from anabranch.privacy.secure_aggregation.terms import Terms
+from anabranch.runtimes.local.secured import SecureSimulation, SimulatedMembers
+
+__all__ = [
+    "check_sums",
+    "evaluation_deadline",
+    "remote_sums",
+    "secure_runtime",
+    "simulated_members",
+    "with_members",
+]
+
+_STAGE_SECONDS = 30.0
+
+
+def simulated_members(prepared: Prepared) -> SimulatedMembers | None:
+    """The sessions of simulated clients; None without secure aggregation."""
+    if prepared.plan.secure_aggregation is None:
+        return None
+    terms = terms_of(prepared.plan, prepared.program)
+    return SimulatedMembers(prepared.federation.names, terms, os.urandom)
+
+
+def with_members(inner: Runtime, members: SimulatedMembers | None) -> Runtime:
+    """The local runtime, with the sessions of its clients if there are any."""
+    return inner if members is None else SecureSimulation(inner, members)
+
+
+def evaluation_deadline(plan: Plan) -> float | None:
+    """Seconds that the loop gives an evaluation; a secure sum closes its own phases."""
+    return None if plan.secure_aggregation is not None else plan.rounds.deadline
+
+
+def remote_sums(prepared: Prepared, session: RunSession, inner: RemoteRuntime) -> Runtime:
+    """Around a runtime whose clients are elsewhere: sums only, where the plan says so.
+
+    Raises:
+        AnabranchError: as `secure_runtime`; AB-968 when the runtime enrols no identities.
+    """
+    if prepared.plan.secure_aggregation is None:
+        return inner
+    if not isinstance(inner, KnowsIdentities):
+        raise AnabranchError(
+            "AB-968",
+            "secure aggregation needs enrolled identities, and this runtime's clients have none.",
+            fix="serve the plan over HTTP with enrolled clients, or leave the table out.",
+            kept="Nothing was started.",
+        )
+    folder = session.states_path.with_suffix(".sums")
+    return secure_runtime(prepared, session.run_id, inner, inner.identity, folder)
+
+
+@runtime_checkable
+class KnowsIdentities(Protocol):
+    """A runtime that knows the enrolled Ed25519 key of every client."""
+
+    def identity(self, client: int) -> bytes | None:
+        """32 bytes, or None if the client is not enrolled."""
+        ...
+
+
+def secure_runtime(
+    prepared: Prepared,
+    run_id: str,
+    inner: Runtime,
+    identity: Callable[[int], bytes | None],
+    journal: Path | None,
+) -> SecureRuntime:
+    """The runtime that yields sums alone.
+
+    Args:
+        prepared: with the table ``[secure_aggregation]``.
+        run_id: identifier of the run.
+        inner: carries tasks and letters.
+        identity: public key by client number.
+        journal: where a restart finds sums that were half opened; None where clients end with the
+            coordinator.
+
+    Raises:
+        AnabranchError: AB-951 or AB-953 when no round of this fleet could be made.
+    """
+    plan, terms = prepared.plan, terms_of(prepared.plan, prepared.program)
+    table = plan.secure_aggregation
+    assert table is not None
+    clients = len(prepared.federation)
+    check_sums(terms, plan.rounds.asked(clients), plan.rounds.needed(clients))
+    setup = SecureSetup(
+        run=run_id,
+        terms=terms,
+        names=prepared.federation.names,
+        identity=identity,
+        journal=MemorySumJournal() if journal is None else FileSumJournal(journal),
+        needed={TaskKind.TRAIN.value: plan.rounds.needed(clients)},
+        checker=SharedChecker(),
+        threads=os.cpu_count() or 1,
+    )
+    patience = table.stage_seconds or (None if journal is None else _STAGE_SECONDS)
+    return secured(inner, setup, patience, plan.rounds.deadline)
+
+
+def check_sums(terms: Terms, asked: int, needed: int) -> RoundContext:
+    """Make the context of a round, to refuse before anything starts what could never be made.
+
+    Raises:
+        AnabranchError: AB-951 the modulus does not hold so many clients; AB-953 they are too few
+            for the shares or the minimum.
+    """
+    codec = terms.codec_for(TaskKind.TRAIN.value, max(2, asked))
+    zeros = bytes(32)
+    return RoundContext(
+        run="check",
+        round=0,
+        attempt=0,
+        model_digest=zeros,
+        plan_digest=terms.plan_digest,
+        ledger_head=zeros,
+        roster={f"{number}": zeros for number in range(asked)},
+        length=codec.length,
+        encoding=codec.encoding,
+        corrupt_share=terms.corrupt_share,
+        dropout_share=terms.dropout_share,
+        minimum_survivors=max(terms.minimum, needed),
+        complete_below=terms.complete_below,
+        attempts=terms.attempts,
+        unopened=terms.unopened,
+        draw=terms.draw,
+        hybrid=terms.hybrid,
+    )

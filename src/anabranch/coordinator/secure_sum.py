@@ -1,0 +1,364 @@
+"""One secure sum, from the first invitation to the opened total: events in, work out.
+
+::
+
+    keys -> nonces -> shares -> update (the training or evaluation itself) -> signatures -> reveals
+
+Each phase asks the clients that answered the one before, and is closed when all have answered or
+its time is up. Until the update is asked for, a sum that fails is tried again with those who
+answered; later it is given up, because a second sum over the same model would tell what the two
+differ by. Whatever happens, one set of survivors at most is ever opened.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from hashlib import sha256
+
+from anabranch.client.secure import broadcast_digest
+from anabranch.client.task import Fate, TaskKind
+from anabranch.coordinator.runtime import Outcome, Partial, Payload, RuntimeEvent, Work
+from anabranch.coordinator.secure_journal import SumJournal, SumRecord
+from anabranch.errors import AnabranchError
+from anabranch.privacy.secure_aggregation import server
+from anabranch.privacy.secure_aggregation.checking import Checker
+from anabranch.privacy.secure_aggregation.context import RoundContext
+from anabranch.privacy.secure_aggregation.key_messages import Invitation, KeyAdvert, NonceOpening
+from anabranch.privacy.secure_aggregation.message import SignedMessage
+from anabranch.privacy.secure_aggregation.messages import (
+    MaskedInput,
+    ShareBundle,
+    SurvivorSignature,
+    UnmaskReply,
+)
+from anabranch.privacy.secure_aggregation.refusals import bad_signature
+from anabranch.privacy.secure_aggregation.stored import read_reveals, reveals_bytes
+from anabranch.privacy.secure_aggregation.terms import Terms
+from anabranch.updates.total import Finest
+
+__all__ = ["Phase", "SecureSetup", "SecureSum"]
+
+_ZEROS = bytes(32)
+
+
+class Phase(IntEnum):
+    """What is waited for."""
+
+    KEYS = 0
+    NONCES = 1
+    SHARES = 2
+    UPDATE = 3
+    SIGNATURES = 4
+    REVEALS = 5
+
+
+def _no_ledger() -> tuple[int, bytes]:
+    return 0, _ZEROS
+
+
+@dataclass(frozen=True)
+class SecureSetup:
+    """What all sums of a run share.
+
+    Attributes:
+        run: identifier of the run.
+        terms: of the contract.
+        names: client identifiers by number.
+        identity: public key of a client number; None if it is not enrolled.
+        journal: keeps what a restart must know.
+        needed: fewest updates that make a round, by purpose; the sum is not opened below it.
+        canaries: names that are openly enrolled as canaries.
+        enrolment: SHA-256 of the signed roster, or zeros.
+        ledger: entries and head of the population's ledger.
+        checker: makes the coordinator's own checks.
+        threads: cores that take masks off.
+    """
+
+    run: str
+    terms: Terms
+    names: Sequence[str]
+    identity: Callable[[int], bytes | None]
+    journal: SumJournal
+    needed: Mapping[str, int] = field(default_factory=dict)
+    canaries: frozenset[str] = frozenset()
+    enrolment: bytes = _ZEROS
+    ledger: Callable[[], tuple[int, bytes]] = _no_ledger
+    checker: Checker = field(default_factory=Checker)
+    threads: int = 1
+
+
+class SecureSum:
+    """Drives one sum. It sends nothing itself: `advance` says what is to be asked next.
+
+    Args:
+        setup: of the run.
+        work: the sum that is wanted, as if in the clear.
+    """
+
+    def __init__(self, setup: SecureSetup, work: Work) -> None:
+        self._setup, self._wanted = setup, work
+        self._numbers = {setup.names[client]: client for client in work.clients}
+        self._fates: dict[int, Outcome] = {}
+        self._seconds: dict[int, float] = {}
+        self._bytes: Counter[int] = Counter()
+        self._state: server.ServerState | None = None
+        self._asked: tuple[int, ...] = ()
+        self._attempt = 0
+        self.phase = Phase.KEYS
+        self.waiting: frozenset[int] = frozenset()
+        self.task = work.task
+        self.result: list[RuntimeEvent] | None = None
+
+    @property
+    def purpose(self) -> str:
+        """What is summed up."""
+        return self._wanted.kind.value
+
+    # Steps ---------------------------------------------------------------------------------
+
+    def begin(self) -> Work | None:
+        """The first work; None when the sum has ended at once (`result` says how)."""
+        key = (self.purpose, self._wanted.round)
+        stored = self._setup.journal.load(*key)
+        if stored is not None and stored.reveals:
+            resumed = self._resume(stored)
+            if resumed is not None:
+                return resumed
+        first = 0 if stored is None else stored.attempt + 1
+        return self._try(first, self._wanted.clients)
+
+    def absorb(self, event: RuntimeEvent) -> None:
+        """Take one event of the current phase."""
+        if isinstance(event, Partial) or event.client not in self.waiting:
+            if isinstance(event, Outcome) and event.seconds and self.phase is Phase.UPDATE:
+                self._seconds[event.client] = event.seconds
+            return
+        if isinstance(event, Payload):
+            self.waiting -= {event.client}
+            self._receive(event.client, bytes(event.content))
+        elif not event.fate.counts:
+            self.waiting -= {event.client}
+            self._drop(event.client, event.fate, event.detail)
+        else:
+            self._seconds[event.client] = event.seconds
+
+    def advance(self) -> Work | None:
+        """Close the phase; the next work, or None when the sum has ended."""
+        for client in self.waiting:
+            self._drop(client, Fate.TOO_LATE, "")
+        self.waiting = frozenset()
+        state = self._closed()
+        if isinstance(state, server.Abandoned):
+            return self._again(f"{state.outcome.value}: {state.detail}")
+        self._state = state
+        if isinstance(state, server.Finished):
+            self._finish(state)
+            return None
+        self.phase = Phase(self.phase + 1)
+        if isinstance(state, server.CollectingReveals):
+            # Before anybody is asked to reveal: after a crash the same request is made again.
+            record = SumRecord(self._wanted.round, self._attempt, reveals_bytes(state))
+            self._setup.journal.save(self.purpose, record)
+        return self._work(self._letters(state))
+
+    def give_up(self, reason: str) -> list[RuntimeEvent]:
+        """End the sum; everybody's outcome."""
+        return self._end(reason)
+
+    # Beginning -----------------------------------------------------------------------------
+
+    def _try(self, attempt: int, clients: Sequence[int]) -> Work | None:
+        self._attempt, self.phase = attempt, Phase.KEYS
+        try:
+            context = self._context(attempt, clients)
+            self._state = server.open_round(context)
+        except AnabranchError as error:
+            self._fail(str(error))
+            return None
+        # An attempt is counted before anybody hears of it.
+        self._setup.journal.save(self.purpose, SumRecord(self._wanted.round, attempt))
+        letter = Invitation(context=context.digest, content=context.to_bytes()).to_bytes()
+        return self._work(dict.fromkeys(context.roster, letter))
+
+    def _context(self, attempt: int, clients: Sequence[int]) -> RoundContext:
+        setup, work, terms = self._setup, self._wanted, self._setup.terms
+        roster = {}
+        for client in clients:
+            key = setup.identity(client)
+            if key is None:
+                self._drop(client, Fate.REFUSED, "not on the roster")
+            else:
+                roster[setup.names[client]] = key
+        codec = terms.codec_for(self.purpose, max(2, len(roster)))
+        entries, head = setup.ledger()
+        return RoundContext(
+            run=setup.run,
+            round=work.round,
+            attempt=attempt,
+            model_digest=broadcast_digest(work.broadcast),
+            plan_digest=terms.plan_digest,
+            ledger_head=head,
+            roster=roster,
+            length=codec.length,
+            encoding=codec.encoding,
+            corrupt_share=terms.corrupt_share,
+            dropout_share=terms.dropout_share,
+            minimum_survivors=max(terms.minimum, setup.needed.get(self.purpose, 0)),
+            complete_below=terms.complete_below,
+            purpose=self.purpose,
+            canaries=setup.canaries & set(roster),
+            attempts=terms.attempts,
+            unopened=terms.unopened,
+            draw=terms.draw,
+            ledger_length=entries,
+            enrolment=setup.enrolment,
+            hybrid=terms.hybrid,
+        )
+
+    def _resume(self, stored: SumRecord) -> Work | None:
+        """Ask once more for the shares of a sum that was about to be opened."""
+        state = read_reveals(stored.reveals)
+        context = state.inputs.group.context
+        mine = (self._setup.run, self.purpose, broadcast_digest(self._wanted.broadcast))
+        if (context.run, context.purpose, context.model_digest) != mine:
+            return None
+        self._attempt, self.phase, self._state = stored.attempt, Phase.REVEALS, state
+        for client in self._wanted.clients:
+            if self._setup.names[client] not in state.inputs.proofs:
+                self._drop(client, Fate.LOST, "the coordinator was restarted")
+        return self._work(self._letters(state))
+
+    # Phases --------------------------------------------------------------------------------
+
+    def _receive(self, client: int, content: bytes) -> None:
+        self._bytes[client] += len(content)
+        kind, receive = _RECEIVES[self.phase]
+        try:
+            message = kind.from_bytes(content)
+            if message.sender != self._setup.names[client]:
+                raise bad_signature(message.sender, "an answer")
+            assert self._state is not None
+            self._state = receive(self._state, message, check=self._setup.checker.verify)
+        except AnabranchError as error:
+            self._drop(client, Fate.REFUSED, str(error))
+
+    def _drop(self, client: int, fate: Fate, detail: str) -> None:
+        """Out of the sum, if its update is not in it yet."""
+        if self.phase <= Phase.UPDATE:
+            words = detail or f"no {self.phase.name.lower()} in time"
+            self._fates.setdefault(client, Outcome(client, fate, words, task=self._wanted.task))
+
+    def _closed(self) -> server.ServerState:
+        assert self._state is not None
+        check = self._setup.checker.verify
+        if self.phase is Phase.KEYS:
+            return server.close_keys(self._state, check=check)
+        if self.phase is Phase.NONCES:
+            return server.close_nonces(self._state, check=check)
+        if self.phase is Phase.SHARES:
+            return server.close_shares(self._state)
+        if self.phase is Phase.UPDATE:
+            return server.close_inputs(self._state)
+        if self.phase is Phase.SIGNATURES:
+            return server.close_signatures(self._state)
+        return server.close_reveals(self._state, threads=self._setup.threads)
+
+    def _letters(self, state: server.ServerState) -> dict[str, bytes]:
+        """What each client is sent next, by name."""
+        if isinstance(state, server.CollectingNonces):
+            return dict.fromkeys(state.ring.adverts, state.key_list.to_bytes())
+        if isinstance(state, server.CollectingShares):
+            for name in state.group.ring.adverts.keys() - state.group.adverts.keys():
+                self._drop(self._numbers[name], Fate.DECLINED, "not drawn into the cohort")
+            return dict.fromkeys(state.group.adverts, state.nonces.to_bytes())
+        if isinstance(state, server.CollectingInputs):
+            names = state.active.participants
+            return {name: server.delivery_for(state, name).to_bytes() for name in names}
+        if isinstance(state, server.CollectingSignatures):
+            return {n: server.survivors_for(state, n).to_bytes() for n in state.survivors}
+        assert isinstance(state, server.CollectingReveals)
+        request = state.request.to_bytes()
+        return {name: request for name, _ in state.request.signatures}
+
+    def _work(self, letters: Mapping[str, bytes]) -> Work:
+        wanted = self._wanted
+        by_number = {self._numbers[name]: letter for name, letter in letters.items()}
+        self._asked = tuple(client for client in wanted.clients if client in by_number)
+        self.waiting = frozenset(self._asked)
+        if self.phase is Phase.UPDATE and self._attempt == 0:
+            self.task = wanted.task
+        else:
+            name = f"{wanted.task}/{self._attempt}/{self.phase.value}"
+            self.task = sha256(name.encode()).hexdigest()[:32]
+        update = self.phase is Phase.UPDATE
+        return replace(
+            wanted,
+            kind=wanted.kind if update else TaskKind.EXCHANGE,
+            clients=self._asked,
+            broadcast=wanted.broadcast if update else {},
+            finest=Finest.INDIVIDUALS,
+            task=self.task,
+            letters=by_number,
+            fractions=wanted.fractions if update else {},
+        )
+
+    # Ending --------------------------------------------------------------------------------
+
+    def _again(self, reason: str) -> Work | None:
+        there = tuple(client for client in self._asked if client not in self._fates)
+        last = self._attempt + 1 >= self._setup.terms.attempts
+        if self.phase < Phase.UPDATE and len(there) > 1 and not last:
+            return self._try(self._attempt + 1, there)
+        self._fail(reason)
+        return None
+
+    def _fail(self, reason: str) -> None:
+        self.result = self._end(reason)
+
+    def _end(self, reason: str) -> list[RuntimeEvent]:
+        lost = [
+            self._fates.get(client) or Outcome(client, Fate.LOST, reason, task=self._wanted.task)
+            for client in self._wanted.clients
+        ]
+        return [self._measured(outcome) for outcome in lost]
+
+    def _finish(self, state: server.Finished) -> None:
+        codec = self._setup.terms.codec(state.context)
+        task, inside = self._wanted.task, {self._numbers[name] for name in state.survivors}
+        try:
+            total = codec.decode(state.total, len(state.survivors))
+        except AnabranchError as error:
+            for client in inside:
+                self._fates[client] = Outcome(client, Fate.REFUSED, str(error), task=task)
+            self.result = self._end(error.message)
+            return
+        wrong = {self._numbers[name] for name in state.blamed}
+        for client in inside:
+            detail = "it revealed a share that was not dealt to it" if client in wrong else ""
+            self._fates[client] = Outcome(client, Fate.MERGED, detail, task=task)
+        ordered = tuple(client for client in self._wanted.clients if client in inside)
+        self.result = [Partial(total, ordered, task), *self._end("it left the round")]
+
+    def _measured(self, outcome: Outcome) -> Outcome:
+        client = outcome.client
+        seconds = self._seconds.get(client, 0.0)
+        return replace(outcome, seconds=seconds, bytes_up=self._bytes[client])
+
+
+def _takes(
+    kind: type[SignedMessage], receive: Callable[..., server.ServerState]
+) -> tuple[type[SignedMessage], Callable[..., server.ServerState]]:
+    return kind, receive
+
+
+_RECEIVES = {
+    Phase.KEYS: _takes(KeyAdvert, server.receive_keys),
+    Phase.NONCES: _takes(NonceOpening, server.receive_nonce),
+    Phase.SHARES: _takes(ShareBundle, server.receive_shares),
+    Phase.UPDATE: _takes(MaskedInput, server.receive_input),
+    Phase.SIGNATURES: _takes(SurvivorSignature, server.receive_signature),
+    Phase.REVEALS: _takes(UnmaskReply, server.receive_reveal),
+}

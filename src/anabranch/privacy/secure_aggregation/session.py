@@ -1,0 +1,299 @@
+"""A client over many rounds: what it agrees to, what it remembers, and its answer to each letter.
+
+``begin`` and the other steps of ``client`` are one round. A ``ClientSession`` puts them behind two
+calls, one for a letter that is answered with a letter and one for the update itself, and keeps what
+must outlive a round: that a run went so far, that a model was summed up, whose keys were seen. All
+of it is stored before an answer leaves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from anabranch.privacy.secure_aggregation import client
+from anabranch.privacy.secure_aggregation.checking import Checker
+from anabranch.privacy.secure_aggregation.client_states import ClientState, Done
+from anabranch.privacy.secure_aggregation.context import RoundContext
+from anabranch.privacy.secure_aggregation.key_messages import Invitation, KeyList, NonceList
+from anabranch.privacy.secure_aggregation.message import Message, kind_of
+from anabranch.privacy.secure_aggregation.messages import (
+    ShareDelivery,
+    SurvivorSet,
+    UnmaskRequest,
+)
+from anabranch.privacy.secure_aggregation.primitives import Entropy, public_identity
+from anabranch.privacy.secure_aggregation.refusals import (
+    invitation_refused,
+    malformed,
+    no_session,
+    older,
+    roster_refused,
+)
+from anabranch.privacy.secure_aggregation.terms import Known, Terms
+from anabranch.updates.sections import Update
+
+__all__ = ["ClientSession", "Keeper", "MemoryKeeper", "Remembered", "Track"]
+
+_MODELS = 64
+"""Models of which a track remembers that they were summed up: far more than are ever open."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """What a client remembers of one purpose of one run.
+
+    Attributes:
+        round, attempt: the newest that it joined.
+        ledger_length, ledger_head: the newest of the population's ledger that it was shown.
+        opened: digests of models whose sum it helped to open.
+        state: of the round that is open; the context of `context`.
+        context: digest of the open round.
+    """
+
+    round: int = -1
+    attempt: int = -1
+    ledger_length: int = 0
+    ledger_head: bytes = bytes(32)
+    opened: tuple[bytes, ...] = ()
+    state: ClientState | None = field(default=None, repr=False)
+    context: bytes = b""
+    model: bytes = b""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """All that a client keeps.
+
+    Attributes:
+        pins: public keys of peers as they were first seen, by name.
+        tracks: by run and purpose.
+    """
+
+    pins: Mapping[str, bytes] = field(default_factory=dict)
+    tracks: Mapping[tuple[str, str], Track] = field(default_factory=dict)
+
+
+class Keeper(Protocol):
+    """Keeps what a client remembers; durable where clients outlive a process."""
+
+    def load(self) -> Remembered:
+        """What was saved last; nothing at first."""
+        ...
+
+    def save(self, remembered: Remembered) -> None:
+        """Durable when this returns."""
+        ...
+
+
+class MemoryKeeper:
+    """Keeps it in this process: for simulated clients, which end with it."""
+
+    def __init__(self) -> None:
+        self._held = Remembered()
+
+    def load(self) -> Remembered:
+        return self._held
+
+    def save(self, remembered: Remembered) -> None:
+        self._held = remembered
+
+
+class ClientSession:
+    """One client.
+
+    Args:
+        name: as the roster knows it.
+        identity: 32 secret bytes of Ed25519.
+        terms: what the client's own plan says of sums.
+        known: whose identities it knows from elsewhere than the coordinator.
+        keeper: keeps what it remembers.
+        checker: makes checks that all clients make alike.
+        entropy: secret randomness.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        identity: bytes,
+        terms: Terms,
+        known: Known,
+        keeper: Keeper,
+        checker: Checker | None = None,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        self.name = name
+        self._identity = identity
+        self._terms = terms
+        self._known = known
+        self._keeper = keeper
+        self._check = checker or Checker()
+        self._entropy = entropy
+
+    @property
+    def public_key(self) -> bytes:
+        """What the roster must list."""
+        return public_identity(self._identity)
+
+    def answer(self, letter: bytes) -> bytes:
+        """The answer to a letter of the coordinator.
+
+        Raises:
+            AnabranchError: AB-954 to AB-970 when the client refuses; it then remembers what it did
+                before, and may be asked again.
+        """
+        kind = kind_of(letter)
+        if kind == Invitation.KIND:
+            return self._join(letter).to_bytes()
+        message, after, remembered, key = self._step(kind, letter)
+        self._save(remembered, key, after)
+        return message.to_bytes()
+
+    def mask(self, letter: bytes, update: Update, model_digest: bytes) -> bytes:
+        """The update behind masks, as it is sent.
+
+        Args:
+            letter: the shares of the neighbours.
+            update: with exactly the declared sections.
+            model_digest: of the broadcast that the update was computed from.
+
+        Raises:
+            AnabranchError: AB-501 to AB-503 for an update that the fold would refuse, AB-954 to
+                AB-970 as `answer`; AB-966 when the model is not the one of the invitation.
+        """
+        delivery = ShareDelivery.from_bytes(letter)
+        remembered = self._keeper.load()
+        key, track = self._track(remembered, delivery.context)
+        state = track.state
+        context = _context_of(state)
+        if state is None or context is None:
+            raise no_session(self.name)
+        if context.model_digest != model_digest:
+            raise invitation_refused("the model is not the one that was announced")
+        codec = self._terms.codec(context)
+        after, sent = client.mask_input(state, delivery, codec.encode(update, self.name))
+        self._save(remembered, key, replace(track, state=after))
+        return sent.to_bytes()
+
+    # One letter ----------------------------------------------------------------------------
+
+    def _join(self, letter: bytes) -> Message:
+        invitation = Invitation.from_bytes(letter)
+        context = self._check.context(invitation.content)
+        if context.digest != invitation.context:
+            raise malformed("an invitation names another context")
+        self._terms.check(context)
+        remembered = self._keeper.load()
+        key = (context.run, context.purpose)
+        track = remembered.tracks.get(key, Track())
+        _check_newer(track, context)
+        pins = self._pinned(remembered.pins, context)
+        state, advert = client.begin(context, self.name, self._identity, entropy=self._entropy)
+        joined = replace(
+            track,
+            round=context.round,
+            attempt=context.attempt,
+            ledger_length=context.ledger_length,
+            ledger_head=context.ledger_head,
+            state=state,
+            context=context.digest,
+            model=context.model_digest,
+        )
+        self._save(replace(remembered, pins=pins), key, joined)
+        return advert
+
+    def _step(self, kind: int, letter: bytes) -> tuple[Message, Track, Remembered, tuple[str, str]]:
+        if kind not in _LETTERS:
+            raise malformed(f"a letter of kind {kind} is not for clients")
+        asked = self._check.message(_LETTERS[kind], letter)
+        remembered = self._keeper.load()
+        key, track = self._track(remembered, asked.context)
+        if track.state is None:
+            raise no_session(self.name)
+        after, answer = self._next(track, asked)
+        track = replace(track, state=after)
+        if isinstance(after, Done) and track.model not in track.opened:
+            track = replace(track, opened=(*track.opened, track.model)[-_MODELS:])
+        return answer, track, remembered, key
+
+    def _next(self, track: Track, asked: Message) -> tuple[ClientState, Message]:
+        state, check = track.state, self._check
+        assert state is not None
+        if isinstance(asked, KeyList):
+            return client.open_nonce(state, asked, check=check)
+        if isinstance(asked, NonceList):
+            return client.share_keys(state, asked, check=check, entropy=self._entropy)
+        if isinstance(asked, SurvivorSet):
+            self._enough_known(asked)
+            return client.sign_survivors(state, asked, check=check)
+        assert isinstance(asked, UnmaskRequest)
+        if not isinstance(state, Done) and track.model in track.opened:
+            raise older("a sum over this model was opened before")
+        return client.reveal(state, asked, check=check)
+
+    # What is remembered --------------------------------------------------------------------
+
+    def _track(self, remembered: Remembered, context: bytes) -> tuple[tuple[str, str], Track]:
+        for key, track in remembered.tracks.items():
+            if track.context == context:
+                return key, track
+        raise no_session(self.name)
+
+    def _save(self, remembered: Remembered, key: tuple[str, str], track: Track) -> None:
+        tracks = {**remembered.tracks, key: track}
+        self._keeper.save(replace(remembered, tracks=tracks))
+
+    def _pinned(self, pins: Mapping[str, bytes], context: RoundContext) -> Mapping[str, bytes]:
+        """Every peer's key is the one that is known, or else the one that was seen first."""
+        fresh = {}
+        for name, key in context.roster.items():
+            expected = self._known.key_of(name) or pins.get(name)
+            if expected is None:
+                if not self._known.open:
+                    raise roster_refused(f"{name} is not on the roster that this client knows")
+                fresh[name] = key
+            elif expected != key:
+                raise roster_refused(f"{name} has another key than this client knows")
+        if context.canaries != frozenset(filter(self._known.canary, context.roster)):
+            raise roster_refused("its canaries are not those of the roster")
+        return {**pins, **fresh} if fresh else pins
+
+    def _enough_known(self, proposed: SurvivorSet) -> None:
+        among = sum(name in self._known.vouched for name in proposed.survivors)
+        if among < self._known.least_vouched:
+            raise roster_refused(
+                f"{among} of the survivors are vouched for by this client, "
+                f"{self._known.least_vouched} must be"
+            )
+
+
+_LETTERS: Mapping[int, type[Message]] = {
+    kind.KIND: kind for kind in (KeyList, NonceList, SurvivorSet, UnmaskRequest)
+}
+
+
+def _check_newer(track: Track, context: RoundContext) -> None:
+    now, before = (context.round, context.attempt), (track.round, track.attempt)
+    if now <= before:
+        raise older(
+            f"round {context.round}, attempt {context.attempt} is not after round {track.round}, "
+            f"attempt {track.attempt}"
+        )
+    if context.model_digest in track.opened:
+        raise older("a sum over this model was opened before")
+    if context.ledger_length < track.ledger_length:
+        raise older(
+            f"its ledger has {context.ledger_length} entries, {track.ledger_length} are known"
+        )
+    forked = context.ledger_length == track.ledger_length and context.ledger_length
+    if forked and context.ledger_head != track.ledger_head:
+        raise older("its ledger has another history than the one that is known")
+
+
+def _context_of(state: ClientState | None) -> RoundContext | None:
+    if state is None or isinstance(state, Done):
+        return None
+    keys = state.keys if not hasattr(state, "before") else state.before.keys
+    return keys.context
