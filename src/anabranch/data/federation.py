@@ -26,10 +26,13 @@ class Examples:
     Attributes:
         x: shape (n, ...), float32 (or integer tokens).
         y: shape (n,), int64 class indices, or float32 values for regression.
+        subjects: person of each example, shape (n,); None when every example is a person of its
+            own, or nothing is known of persons.
     """
 
     x: NDArray[np.generic]
     y: NDArray[np.generic]
+    subjects: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -42,6 +45,7 @@ class Ragged:
     x: NDArray[np.generic]
     y: NDArray[np.generic]
     offsets: NDArray[np.int64]
+    subjects: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -49,7 +53,8 @@ class Ragged:
     def of(self, client: int) -> Examples:
         """The examples of client number ``client`` (views)."""
         rows = slice(int(self.offsets[client]), int(self.offsets[client + 1]))
-        return Examples(self.x[rows], self.y[rows])
+        subjects = None if self.subjects is None else self.subjects[rows]
+        return Examples(self.x[rows], self.y[rows], subjects)
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -62,7 +67,9 @@ class Ragged:
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
         x = np.concatenate([part.x for part in parts])
         y = np.concatenate([part.y for part in parts])
-        return Ragged(np.ascontiguousarray(x), np.ascontiguousarray(y), offsets)
+        known = [part.subjects for part in parts if part.subjects is not None]
+        subjects = np.concatenate(known) if known and len(known) == len(parts) else None
+        return Ragged(np.ascontiguousarray(x), np.ascontiguousarray(y), offsets, subjects)
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,8 @@ def _federation(
 
 
 def _gather(x: Array, pool: Pool, part: Assignment) -> Ragged:
-    return Ragged(_take(x, pool, part.rows), _rows(pool.y, part.rows), part.offsets)
+    subjects = None if pool.subjects is None else pool.subjects[part.rows]
+    return Ragged(_take(x, pool, part.rows), _rows(pool.y, part.rows), part.offsets, subjects)
 
 
 def _holdout(x: Array, pool: Pool, rows: NDArray[np.int64]) -> Examples | None:

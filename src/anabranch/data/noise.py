@@ -33,4 +33,4 @@ class FeatureNoise(Value):
             rows = slice(int(data.offsets[client]), int(data.offsets[client + 1]))
             noise = rng.standard_normal(x[rows].shape, dtype=np.float32)
             x[rows] += np.float32(deviation[client]) * noise
-        return Ragged(x, data.y, data.offsets)
+        return Ragged(x, data.y, data.offsets, data.subjects)

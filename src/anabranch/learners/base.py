@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from anabranch.data.federation import Examples
 from anabranch.learners.training import SGD, LocalTraining
 from anabranch.updates.layout import Layout
 from anabranch.updates.sections import Vector
+
+if TYPE_CHECKING:  # only private runs need its arithmetic
+    from anabranch.learners.private_sgd import PrivateSteps
 
 __all__ = [
     "Learner",
@@ -43,6 +46,7 @@ class TrainingJob:
         draws: seed of the learner's own random operations (dropout), from (seed, round, client).
         client: identifier, for messages.
         fraction: share of the planned steps that is trained, above 0 and at most 1.
+        private: how DP-SGD inside the site keeps its promise; None for plain training.
     """
 
     training: LocalTraining
@@ -52,6 +56,7 @@ class TrainingJob:
     draws: int
     client: str
     fraction: float = 1.0
+    private: PrivateSteps | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,11 @@ from anabranch.learners.base import LocalResult, TrainingJob
 from anabranch.learners.checks import check_data, chunk_rows
 from anabranch.learners.closed_form import DenseEngine, DenseLayer
 from anabranch.learners.dense import DenseStack, drawn
+from anabranch.learners.dense_units import DenseGradients
 from anabranch.learners.kernels import Kernels, NumpyKernels
 from anabranch.learners.losses import Loss
 from anabranch.learners.plan import ModelPlan
+from anabranch.learners.private_sgd import train_privately
 from anabranch.updates.layout import Layout
 from anabranch.updates.sections import Vector
 
@@ -74,6 +76,9 @@ class NumpyLearner:
             AnabranchError: AB-302 labels, AB-306 no examples, AB-308 shape of an example.
         """
         check_data(data, self._stack.sizes[0], self._loss, job.client)
+        if job.private is not None:
+            source = DenseGradients(self._layers, self._layout, self._loss, NumpyKernels())
+            return train_privately(source, start, data, job, job.private)
         data = Examples(data.x.astype(np.float32, copy=False), data.y)
         return self._train.train(start, data, job)
 

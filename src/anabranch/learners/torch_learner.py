@@ -23,12 +23,15 @@ from anabranch.data.federation import Examples
 from anabranch.learners.base import LocalResult, TrainingJob
 from anabranch.learners.checks import check_shape, chunk_rows
 from anabranch.learners.closed_form import DenseEngine, DenseLayer, step_kind
+from anabranch.learners.dense_units import DenseGradients
 from anabranch.learners.eager import EagerEngine
 from anabranch.learners.flatten import FlatModel, batch_norms, module_layout, module_vector
 from anabranch.learners.losses import Loss
 from anabranch.learners.models import filled, probe
 from anabranch.learners.plan import ModelPlan
+from anabranch.learners.private_sgd import ExampleGradients, train_privately
 from anabranch.learners.torch_kernels import HybridKernels
+from anabranch.learners.torch_units import TorchGradients
 from anabranch.learners.trace import Refused
 from anabranch.learners.traced import TracedEngine
 from anabranch.learners.training import LocalTraining
@@ -154,7 +157,9 @@ class TorchLearner:
             AnabranchError: AB-302 labels, AB-306 no examples, AB-308 shape of an example.
         """
         check_shape(data, self._input_shape, self._loss, job.client)
-        data = Examples(self._inputs(data.x), data.y)
+        data = Examples(self._inputs(data.x), data.y, data.subjects)
+        if job.private is not None:
+            return train_privately(self._singles(), start, data, job, job.private)
         if self._engine is not self._eager and self._is_due(len(data), job):
             self._check(start, data, job)
         try:
@@ -163,6 +168,13 @@ class TorchLearner:
             self._engine = self._eager
             self._report = EngineReport("eager", f"AB-312: {refused}")
             return self._eager.train(start, data, job)
+
+    def _singles(self) -> ExampleGradients:
+        """Gradients of single examples: by hand for dense stacks, else by `torch.func`."""
+        if isinstance(self._engine, DenseEngine):
+            layers = dense_layers_of(self._module)
+            return DenseGradients(layers, self._layout, self._loss, HybridKernels())
+        return TorchGradients(self._module, self._flat, self._loss)
 
     def _inputs(self, x: NDArray[np.generic]) -> NDArray[np.generic]:
         """Examples in the type that the module reads."""
