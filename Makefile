@@ -20,7 +20,7 @@ DEV := $(VENV)/.ready-dev
 DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.ready-demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers bench-updates docs wheel constraints clean
+.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers bench-updates bench-devices docs wheel constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,9 @@ bench-peers: $(DEV) ## The same work in other simulators, each in an environment
 
 bench-updates: $(DEV) ## Codecs for updates: ratio, error and speed on one core
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.updates
+
+bench-devices: $(DEV) ## 100,000 simulated devices over 100 rounds, without training
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.devices
 
 docs: $(DEV) ## Build the documentation into site/ (strict)
 	@# Not --quiet: it would also silence the count of warnings that strict mode looks at.
