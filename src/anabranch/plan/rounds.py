@@ -88,7 +88,10 @@ class RoundsPlan(Value):
     @model_validator(mode="after")
     def _consistent(self) -> RoundsPlan:
         if self.asynchronous is not None:
-            given = {"cohort", "over_selection", "late_window"} & self.model_fields_set
+            # Not what was set: a plan that comes back from the store states its defaults, too.
+            fields = type(self).model_fields
+            names = ("cohort", "over_selection", "late_window")
+            given = [name for name in names if getattr(self, name) != fields[name].default]
             if given:
                 raise ValueError(
                     f"{', '.join(sorted(given))} belong to synchronous rounds; leave them out, or "
