@@ -10,6 +10,7 @@ import typer
 from anabranch.cli import ledgers
 from anabranch.cli.options import AsJson
 from anabranch.cli.output import print_json, print_table, say
+from anabranch.cli.privacy_plan import plan_privacy
 from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command("status")(ledgers.status)
 app.command("verify")(ledgers.verify)
 app.command("export")(ledgers.export)
+app.command("plan")(plan_privacy)
 
 
 class SamplingChoice(StrEnum):

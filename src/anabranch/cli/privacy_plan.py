@@ -1,0 +1,112 @@
+"""`anabranch privacy plan`: before training, what a promise costs and whether it can be learnt."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anabranch.cli.options import AsJson, Changes, PlanFile
+from anabranch.cli.output import print_json, print_table, say, write_text
+from anabranch.errors import AnabranchError
+
+if TYPE_CHECKING:
+    from anabranch.plan import Plan
+    from anabranch.privacy.planning import Question, Tradeoff
+
+__all__ = ["plan_privacy"]
+
+
+def plan_privacy(
+    plan: PlanFile,
+    changes: Changes = None,
+    clients: Annotated[
+        int | None,
+        typer.Option("--clients", metavar="N", min=1, help="Fleet (default: that of the data)."),
+    ] = None,
+    parameters: Annotated[
+        int | None,
+        typer.Option(
+            "--parameters", metavar="D", min=1, help="Shared parameters (default: the model's)."
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write a page with pictures."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Noise, cohort, rounds and model size against each other; a recommendation."""
+    import os
+
+    from anabranch.plan import plan_of, read_plan
+    from anabranch.privacy.planning import tradeoff
+
+    loaded = plan_of(read_plan(plan, changes or (), os.environ))
+    found = tradeoff(_question(loaded, clients, parameters))
+    if page is not None:
+        from anabranch.observe.pages import render_page
+        from anabranch.observe.privacy_plan import plan_page
+        from anabranch.plan.trust import trust_line
+
+        write_text(page, render_page(plan_page(found, loaded.name, trust_line(loaded))))
+    if as_json:
+        print_json(_facts(found))
+    else:
+        _print(found)
+
+
+def _question(plan: Plan, clients: int | None, parameters: int | None) -> Question:
+    from anabranch.plan import check
+    from anabranch.privacy.planning import Question
+
+    if plan.privacy is None:
+        raise AnabranchError(
+            "AB-913",
+            "the plan has no table [privacy], so that it promises nothing.",
+            fix="state epsilon, delta, population and a mechanism in [privacy].",
+        )
+    if clients is None or parameters is None:
+        report = check(plan)
+        clients = clients or report.facts.clients
+        parameters = parameters or report.facts.dim
+        if clients is None or parameters is None:
+            raise report.errors[0]
+    return Question(
+        epsilon=plan.privacy.epsilon * (1 - plan.privacy.evaluation_share),
+        delta=plan.privacy.delta,
+        clients=clients,
+        cohort=plan.rounds.wanted(clients),
+        rounds=plan.rounds.count,
+        dim=parameters,
+        relation=plan.privacy.relation,
+    )
+
+
+def _facts(found: Tradeoff) -> dict[str, object]:
+    return {
+        "reachable": found.reachable,
+        "recommendation": found.recommendation,
+        "question": asdict(found.question),
+        "routes": [asdict(route) | {"useful": route.useful} for route in found.routes],
+        "changes": [asdict(change) for change in found.changes],
+        "noise_ratio": {
+            "by_cohort": found.cohorts,
+            "by_rounds": found.lengths,
+            "by_parameters": found.sizes,
+        },
+    }
+
+
+def _print(found: Tradeoff) -> None:
+    from anabranch.observe.privacy_plan import ROUTES, route_rows
+
+    ask = found.question
+    say(
+        f"epsilon {ask.epsilon:g} at delta {ask.delta:g}: {ask.rounds} rounds of {ask.cohort} out "
+        f"of {ask.clients} clients, {ask.dim} shared parameters"
+    )
+    print_table(ROUTES, route_rows(found))
+    say(found.recommendation)

@@ -1,0 +1,105 @@
+"""The page of `anabranch privacy plan`: the trade-off as words, tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from anabranch.observe.pages import Page, PageSection, PageTable
+from anabranch.observe.svg import MUTED, SERIES, Picture, drawing
+from anabranch.privacy.planning import USEFUL, Tradeoff
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plan_page", "route_rows"]
+
+ROUTES = ("route", "noise a round", "noise ratio", "participations", "expected to learn")
+"""Header of `route_rows`."""
+
+
+def route_rows(found: Tradeoff) -> tuple[tuple[str, ...], ...]:
+    """One row for each way to keep the promise."""
+    return tuple(
+        (
+            route.kind,
+            f"{route.noise:.3g} C",
+            f"{route.ratio:.3g}",
+            str(route.participations),
+            "yes" if route.useful else "no",
+        )
+        for route in found.routes
+    )
+
+
+def plan_page(found: Tradeoff, name: str, trust_line: str) -> Page:
+    """The page of a trade-off.
+
+    Args:
+        found: the trade-off.
+        name: of the plan.
+        trust_line: of the plan.
+
+    Raises:
+        AnabranchError: AB-807 matplotlib is not installed.
+    """
+    ask = found.question
+    facts = (
+        ("epsilon", f"{ask.epsilon:g}"),
+        ("delta", f"{ask.delta:g}; delta x clients {ask.delta * ask.clients:.2g}"),
+        ("clients", str(ask.clients)),
+        ("cohort", str(ask.cohort)),
+        ("rounds", str(ask.rounds)),
+        ("shared parameters", str(ask.dim)),
+    )
+    changes = tuple((change.key, change.words) for change in found.changes)
+    sections = [
+        PageSection("asked", "What is asked", facts=facts),
+        PageSection(
+            "routes",
+            "Ways to keep the promise",
+            tables=(PageTable("Noise by mechanism", ROUTES, route_rows(found), words=False),),
+            texts=tuple(f"{route.kind}: needs {route.words}." for route in found.routes),
+        ),
+    ]
+    if changes:
+        header = ("what changes", "to")
+        table = PageTable("Each of these alone", header, changes)
+        sections.append(PageSection("changes", "What would make it reachable", tables=(table,)))
+    for field, title, points in _curves(found):
+        sections.append(
+            PageSection(field, title, picture=_picture(field, title, points, found.best.kind))
+        )
+    return Page(
+        title=f"Privacy plan of {name}",
+        trust_line=trust_line,
+        lead=(found.recommendation,),
+        sections=tuple(sections),
+        footer="Noise is accounted (sampled rounds within two percent); that a ratio of one is "
+        "enough is a rule of thumb.",
+    )
+
+
+def _curves(found: Tradeoff) -> tuple[tuple[str, str, Sequence[tuple[int, float]]], ...]:
+    return (
+        ("cohort", "Noise by cohort", found.cohorts),
+        ("rounds", "Noise by rounds", found.lengths),
+        ("parameters", "Noise by model size", found.sizes),
+    )
+
+
+def _picture(field: str, title: str, points: Sequence[tuple[int, float]], kind: str) -> Picture:
+    def draw(axes: Axes) -> None:
+        values, ratios = zip(*points, strict=True)
+        axes.loglog(values, ratios, color=SERIES[0], marker="o")
+        axes.axhline(USEFUL, color=MUTED, linestyle="--", linewidth=1.4)
+        axes.set_xlabel(field)
+        axes.set_ylabel("noise ratio")
+
+    first, last = points[0], points[-1]
+    words = (
+        f"The noise ratio goes from {first[1]:.2g} at {first[0]} to {last[1]:.2g} at {last[0]} "
+        f"({field}); below the dashed line at 1 models are learnt."
+    )
+    caption = f"{words} Route: {kind}; everything else as asked."
+    return Picture(f"p-{field}", title, drawing(f"p-{field}", words, draw), caption)
