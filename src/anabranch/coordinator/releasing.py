@@ -24,6 +24,7 @@ from anabranch.algorithms.base import Broadcast
 from anabranch.client.program import CLIP_NORM
 from anabranch.coordinator.store.ledger import RunLedger
 from anabranch.coordinator.store.records import Arrays
+from anabranch.coordinator.takers import Takers
 from anabranch.errors import AnabranchError
 from anabranch.fleet.selection import Code, Known
 from anabranch.plan.promise import Promise
@@ -153,8 +154,14 @@ class PrivateReleases:
     names: Sequence[str]
     seed: int
     ended: str = ""
+    _released: set[int] = field(default_factory=set)
     _unsettled: list[tuple[str, Charge, str]] = field(default_factory=list)
-    _asked: dict[int, set[str]] = field(default_factory=dict)
+    _takers: Takers | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.promise.limit is not None:
+            rounds = self.ledger.participations.rounds()
+            self._takers = Takers(self.promise.limit, [rounds.get(n, ()) for n in self.names])
 
     def broadcast(self, extra: Arrays) -> Broadcast:
         return {CLIP_NORM.name: np.array([self._clip(extra)], np.float32)}
@@ -167,36 +174,35 @@ class PrivateReleases:
     # Who takes part -----------------------------------------------------------------------------
 
     def admitted(self, known: Known) -> Known:
-        limit = self.promise.limit
-        if limit is None:
+        if self._takers is None:
             return known
-        before = self.ledger.participations.rounds()
         refused = known.refused.copy()
-        for client, name in enumerate(self.names):
-            # A round that is computed again after a crash asks the same clients again.
-            others = [r for r in before.get(name, ()) if r != known.round]
-            if not limit.allows(others, known.round):
-                refused[client] = Code.PARTICIPATIONS
+        refused[~self._takers.free(known.round)] = Code.PARTICIPATIONS
         return replace(known, refused=refused)
 
     def asked(self, round_: int, clients: Sequence[int]) -> None:
-        if self.promise.limit is None:
+        if self._takers is None:
             return
-        names = {self.names[client] for client in clients}
-        self.ledger.participations.reserve(names, round_, self.promise.limit)
-        self._asked.setdefault(round_, set()).update(names)
+        names = [self.names[client] for client in clients]
+        self.ledger.participations.reserve(names, round_, self._takers.limit)
+        self._takers.add(round_, clients)
 
     def kept(self, extra: Arrays) -> Arrays:
         return {name: value for name, value in extra.items() if name.startswith(_OURS)}
 
     def failed(self, round_: int) -> None:
-        self._forgo(round_, frozenset())
+        if round_ not in self._released:  # a release counts even if its model was of no use
+            self._forgo(round_, ())
 
-    def _forgo(self, round_: int, contributors: frozenset[str]) -> None:
+    def _forgo(self, round_: int, contributors: Sequence[int]) -> None:
         """Those whose update is in no sum did not take part."""
-        absent = self._asked.pop(round_, set()) - contributors
+        if self._takers is None:
+            return
+        absent = self._takers.at(round_) - set(contributors)
         if absent:
-            self.ledger.participations.forgo(sorted(absent), round_)
+            names = sorted(self.names[client] for client in absent)
+            self.ledger.participations.forgo(names, round_)
+            self._takers.drop(round_, absent)
 
     # The release --------------------------------------------------------------------------------
 
@@ -229,6 +235,7 @@ class PrivateReleases:
                 self.ended = "the privacy budget is used up"
             self.failed(round_)
             return Passed(None, extra=kept, reason=str(error))
+        self._released.add(round_)
         after = _with_release(kept, round_, reservation.release)
         noise = RoundNoise(
             clip=self._clip(after),
@@ -238,7 +245,7 @@ class PrivateReleases:
             seed=self.seed,
         )
         released = self.mechanism.release(total, noise)
-        self._forgo(round_, frozenset(names))
+        self._forgo(round_, contributors)
         return self._passed(round_, reservation.release, charge, total, released, after)
 
     def _tag(self, total: Total) -> str:

@@ -17,6 +17,7 @@ from anabranch.privacy.budget import ParticipationLimit
 __all__ = ["Participations"]
 
 _READ = "SELECT client, round FROM participations WHERE run = ? ORDER BY round"
+_ONE = "SELECT round FROM participations WHERE run = ? AND client = ? ORDER BY round"
 _ADD = "INSERT OR IGNORE INTO participations (run, client, round) VALUES (?, ?, ?)"
 _DROP = "DELETE FROM participations WHERE run = ? AND client = ? AND round = ?"
 
@@ -47,6 +48,11 @@ class Participations:
             found.setdefault(client, []).append(round_)
         return {client: tuple(rounds) for client, rounds in found.items()}
 
+    def _of(self, clients: Iterable[str]) -> Mapping[str, tuple[int, ...]]:
+        """The rounds of some clients: a cohort is small beside a fleet."""
+        rows = ((c, self._connection.execute(_ONE, (self._run, c))) for c in clients)
+        return {client: tuple(round_ for (round_,) in found) for client, found in rows}
+
     def eligible(
         self, clients: Iterable[str], round_: int, limit: ParticipationLimit
     ) -> tuple[str, ...]:
@@ -61,7 +67,7 @@ class Participations:
             AnabranchError: AB-923 somebody would take part too often or too soon.
         """
         with self._writing("cohort"):
-            known = self.rounds()
+            known = self._of(clients)
             for client in clients:
                 before = known.get(client, ())
                 if round_ not in before and not limit.allows(before, round_):
@@ -81,7 +87,7 @@ class Participations:
         Raises:
             AnabranchError: AB-923 somebody was not, or does not.
         """
-        known = self.rounds()
+        known = self._of(clients)
         for client in clients:
             rounds = known.get(client, ())
             others = tuple(r for r in rounds if r != round_)
