@@ -38,6 +38,7 @@ class Export(StrEnum):
     CSV = "csv"
     CLIENTS = "clients"
     EVENTS = "events"
+    TRACE = "trace"
 
 
 @app.command("list")
@@ -128,7 +129,8 @@ def _print_facts(view: RunView, state: str) -> None:
     for check in view.limits:
         met = "met" if check.met else "missed"
         measured = number_in_words(check.measured)
-        say(f"Limit {check.name}: {met} (wanted {check.wanted}, measured {measured})")
+        beside = f"; {check.beside}" if check.beside else ""
+        say(f"Limit {check.name}: {met} (wanted {check.wanted}, measured {measured}{beside})")
     say(f"Releases: {len(view.releases)}; troubles: {len(view.troubles)}")
     if view.model:
         say(f"Model: {view.model}")
@@ -211,7 +213,10 @@ def export(
     run: RunName = "last",
     what: Annotated[
         Export,
-        typer.Option("--format", help="json: all; csv: rounds; clients: CSV; events: JSON lines."),
+        typer.Option(
+            "--format",
+            help="json: all; csv: rounds; clients: CSV; events: JSON lines; trace: devices.",
+        ),
     ] = Export.JSON,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="Where (default: stdout).")
@@ -227,10 +232,12 @@ def export(
     with opened_store(store) as opened:
         run_id = chosen_run(opened, run)
         view, events = read_run(opened, run_id), opened.events(run_id)
+        rounds = opened.rounds(run_id) if what is Export.TRACE else ()
     text = {
         Export.JSON: lambda: json.dumps(formats.run_json(view), indent=2, allow_nan=False) + "\n",
         Export.CSV: lambda: formats.rounds_csv(view),
         Export.CLIENTS: lambda: formats.clients_csv(view),
         Export.EVENTS: lambda: formats.events_jsonl(run_id, events),
+        Export.TRACE: lambda: formats.trace_csv(rounds),
     }[what]()
     write_text(output, text)

@@ -30,7 +30,8 @@ class TaskTrace:
         share: part of the device's full battery that the task used: of ``spent`` where known, else
             of ``reported``, else of ``modelled``; NaN on the mains.
         level: battery level when the task ended, from 0 to 1; NaN on the mains or unknown.
-        work: fraction of the planned local work that was done.
+        work: fraction of the planned local work that was asked.
+        flops: floating-point operations of that work; NaN where not known.
         interruptions: how often the device went away and came back.
         device: class of the device.
         network: network in use.
@@ -50,6 +51,7 @@ class TaskTrace:
     share: float = math.nan
     level: float = math.nan
     work: float = 1.0
+    flops: float = math.nan
     interruptions: int = 0
     device: str = ""
     network: str = ""

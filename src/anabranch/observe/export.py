@@ -9,10 +9,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from anabranch.coordinator.store.records import Json, StoredEvent
+from anabranch.client.task import Fate
+from anabranch.coordinator.store.records import Json, StoredEvent, StoredRound
+from anabranch.fleet.devices.recorded import SeenTask, trace_table
+from anabranch.fleet.timeline import traces_of
 from anabranch.observe.view import EvaluationView, RoundView, RunView
 
-__all__ = ["clients_csv", "events_jsonl", "rounds_csv", "run_json"]
+__all__ = ["clients_csv", "events_jsonl", "rounds_csv", "run_json", "trace_csv"]
+
+_ANSWERED = (Fate.MERGED.value, Fate.MERGED_LATE.value, Fate.REFUSED.value)
 
 
 def run_json(view: RunView) -> dict[str, Json]:
@@ -109,6 +114,25 @@ def events_jsonl(run_id: str, events: Iterable[StoredEvent]) -> str:
         for event in events
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+def trace_csv(rounds: Iterable[StoredRound]) -> str:
+    """What was seen of devices, as a trace that a simulation replays (``devices.trace``).
+
+    A run whose clients reported nothing gives a table without rows.
+    """
+    tasks: list[SeenTask] = []
+    clients: dict[str, None] = {}
+    for stored in rounds:
+        columns = stored.client_columns
+        names = [str(name) for name in columns.get("client", ())]
+        clients.update(dict.fromkeys(names))
+        fates, traces = columns.get("fate", ()), traces_of({k: list(v) for k, v in columns.items()})
+        for name, fate, trace in zip(names, fates, traces, strict=False):
+            if trace is not None:
+                tasks.append(SeenTask(name, fate in _ANSWERED, trace))
+    table = trace_table(tasks, tuple(clients) if tasks else ())
+    return _csv(list(table), list(zip(*table.values(), strict=True)))
 
 
 def _names(tables: Iterable[Iterable[str]]) -> list[str]:

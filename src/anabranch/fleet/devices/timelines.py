@@ -52,6 +52,7 @@ def task_trace(
         share=float(fleet.share(begun.rows, spent)[0]),
         level=math.nan if mains else float(fleet.batteries.level[client]),
         work=fraction,
+        flops=float(begun.flops[0]),
         interruptions=int(latest.interruptions[0]),
         device=CLASS_NAMES[int(fleet.profiles.device[client])],
         network=NETWORK_NAMES[int(begun.network[0])],
