@@ -12,7 +12,8 @@ import anabranch as ab
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted, RunEnded, RunStarted
 from anabranch.coordinator.store import Store
 from anabranch.learners.plan import ModelPlan
-from anabranch.plan.evaluation import EvaluationPlan, Limits, StopPlan
+from anabranch.plan.evaluation import EvaluationPlan, StopPlan
+from anabranch.plan.limits import Limits
 from anabranch.plan.rounds import RoundsPlan
 from anabranch.plan.runtime import RuntimePlan
 

@@ -16,7 +16,8 @@ from anabranch.coordinator.policies import Buffered, Situation, Synchronous
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
 from anabranch.fleet import select_uniform
-from anabranch.plan.evaluation import Limits, StopPlan
+from anabranch.plan.evaluation import StopPlan
+from anabranch.plan.limits import Limits
 from anabranch.privacy import ReleaseDoor
 from anabranch.updates import Section, Sections, Total
 

@@ -15,7 +15,6 @@ from anabranch.api.prepare import Prepared
 from anabranch.api.run import Baseline, Run
 from anabranch.client.states import SlotFile
 from anabranch.coordinator.events import EvaluationDone, LimitCheck, RunEnded
-from anabranch.coordinator.limits import check_limits
 from anabranch.coordinator.loop import Coordinator, Ending
 from anabranch.coordinator.notes import evaluation_note, limits_note, model_note
 from anabranch.coordinator.state import RunState
@@ -51,7 +50,8 @@ class Closing:
         for done in (final, *baselines):
             self.session.note(evaluation_note(done))
             self.coordinator.tell(done)
-        checks = check_limits(self.prepared.plan.limits, state.progress)
+        watch = self.coordinator.watch
+        checks = watch.checks(state.progress) if watch is not None else ()
         if checks:
             self.session.note(limits_note(checks))
         seconds = time.monotonic() - started

@@ -30,6 +30,7 @@ from anabranch.client.states import SlotFile
 from anabranch.coordinator.asking import Asking
 from anabranch.coordinator.evaluation import Evaluator
 from anabranch.coordinator.events import Listener, RunStarted
+from anabranch.coordinator.limits import LimitWatch
 from anabranch.coordinator.loop import Coordinator
 from anabranch.coordinator.notes import card_note
 from anabranch.coordinator.policies import Policy
@@ -44,6 +45,7 @@ from anabranch.coordinator.store import (
     Store,
 )
 from anabranch.plan import Plan, trust_line
+from anabranch.plan.limits import Limits
 from anabranch.privacy.door import ReleaseDoor
 from anabranch.runtimes.local import LocalSetup, holdout_shards, local_runtime
 
@@ -111,12 +113,22 @@ def conduct(
         policy = policy_of(prepared, in_time=in_time)
         asking = protection.guard(asking_of(prepared, run_id, runtime, in_time=in_time))
         coordinator = _coordinator(protection, runtime, asking, policy, journal, listener, stopped)
+        coordinator.watch = _watch(prepared, store, run_id)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)
         closing = Closing(prepared, session, coordinator, slots, Path(store.path))
         run = closing.close(state, ending, started)
         protection.finish(ending.status, ending.reason)
         return run
+
+
+def _watch(prepared: Prepared, store: Store, run_id: str) -> LimitWatch | None:
+    """What the limits have added up so far; read from the store, so that a resumed run goes on."""
+    limits = prepared.plan.limits
+    if limits == Limits():
+        return None
+    columns = [stored.client_columns for stored in store.rounds(run_id)]
+    return LimitWatch.over(limits, len(prepared.federation), columns)
 
 
 def _local(

@@ -40,12 +40,14 @@ class LimitCheck:
         wanted: the limit in words, with unit, for example ``>= 0.9 of the cohort``.
         measured: the measured value; None when nothing was measured.
         met: whether the limit holds.
+        beside: other numbers that the measured one should be read with.
     """
 
     name: str
     wanted: str
     measured: float | None
     met: bool
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class RoundCommitted:
         contributors: updates inside the new model.
         cohort: clients asked.
         phases: seconds by phase name.
+        limits: the plan's limits as they stand after this round.
     """
 
     round: int
@@ -101,6 +104,7 @@ class RoundCommitted:
     contributors: int = 0
     cohort: int = 0
     phases: Metrics = field(default_factory=dict)
+    limits: tuple[LimitCheck, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from anabranch.coordinator.asking import Asking, open_tasks
 from anabranch.coordinator.collect import Collected, OpenWork, gather
 from anabranch.coordinator.evaluation import Evaluation, Evaluator
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted
+from anabranch.coordinator.limits import LimitWatch
 from anabranch.coordinator.policies import Policy
 from anabranch.coordinator.record import (
     VIRTUAL_SECONDS,
@@ -64,6 +65,7 @@ class Coordinator:
         journal: makes rounds durable.
         tell: the listener.
         stopped: asked between rounds; true ends the run in good order.
+        watch: adds up what the plan's limits need; None without limits.
     """
 
     plan: Plan
@@ -77,6 +79,7 @@ class Coordinator:
     journal: GroupedCommits
     tell: Callable[[Event], None]
     stopped: Callable[[], bool] = lambda: False
+    watch: LimitWatch | None = None
     _measured: tuple[int, Evaluation] | None = None
     _trouble: str = ""
 
@@ -108,7 +111,10 @@ class Coordinator:
             record = replace(record, metrics={**record.metrics, VIRTUAL_SECONDS: state.clock})
         if self.journal.add(replace(record, state=state.arrays())):
             self.releases.committed()
-        self._tell_round(committed_event(record, collected, evaluation, self.names), collected)
+        event = committed_event(record, collected, evaluation, self.names)
+        if self.watch is not None:
+            event = replace(event, limits=self.watch.after(record.client_columns, progress))
+        self._tell_round(event, collected)
         return state
 
     def _go_on(self, state: RunState) -> None:

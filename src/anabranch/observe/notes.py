@@ -66,6 +66,7 @@ def limits_of(events: Iterable[StoredEvent]) -> tuple[LimitCheck, ...]:
             _text(table.get("wanted")),
             _number(table.get("measured")),
             table.get("met") is True,
+            _text(table.get("beside")),
         )
         for table in map(_table, _list(checks))
     )

@@ -57,10 +57,20 @@ def limits_missed(limits: Iterable[LimitCheck]) -> list[str]:
     """One line for every limit of the plan that was missed."""
     return [
         f"Limit missed: {check.name} (wanted {check.wanted}, measured "
-        f"{number_in_words(check.measured)})"
+        f"{number_in_words(check.measured)}{f'; {check.beside}' if check.beside else ''})"
         for check in limits
         if not check.met
     ]
+
+
+def limits_now(limits: Iterable[LimitCheck]) -> str:
+    """The limits that can be judged already and do not hold, for a line of a round."""
+    missed = [
+        f"{check.name} {number_in_words(check.measured)} (wanted {check.wanted})"
+        for check in limits
+        if check.measured is not None and not check.met
+    ]
+    return f"limits not kept: {', '.join(missed)}" if missed else ""
 
 
 class PlainProgress:
@@ -107,6 +117,7 @@ class PlainProgress:
             "failed" if event.outcome == "failed" else "",
             _shown(event, self._metric),
             f"{event.contributors} of {event.cohort} clients",
+            limits_now(event.limits),
             f"about {seconds_in_words(left)} left" if not last else "",
         ]
         return "  ".join(part for part in parts if part)
@@ -145,7 +156,8 @@ class RichProgress:
             return
         self._bar.update(self._task, completed=event.round)
         if event.metrics:
-            self._bar.update(self._task, metric=_shown(event, self._metric))
+            shown = (_shown(event, self._metric), limits_now(event.limits))
+            self._bar.update(self._task, metric="  ".join(part for part in shown if part))
 
     def _say(self, text: str, style: str = "") -> None:
         if not text:

@@ -13,9 +13,10 @@ from anabranch.plan.check import (
     check_against_layout,
 )
 from anabranch.plan.document import PlanDocument
-from anabranch.plan.evaluation import EvaluationPlan, Limits, StopPlan
+from anabranch.plan.evaluation import EvaluationPlan, StopPlan
 from anabranch.plan.explain import Facts, explain
 from anabranch.plan.fleet import check_against_fleet
+from anabranch.plan.limits import Limits
 from anabranch.plan.load import (
     changed,
     dump_toml,

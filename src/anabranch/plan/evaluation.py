@@ -1,4 +1,4 @@
-"""The plan's tables ``[evaluation]``, ``[stop]`` and ``[limits]``: what is measured and wanted."""
+"""The plan's tables ``[evaluation]`` and ``[stop]``: what is measured, and what ends a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from anabranch.values import Value
 
-__all__ = ["Direction", "EvaluationPlan", "Limits", "StopPlan"]
+__all__ = ["Direction", "EvaluationPlan", "StopPlan"]
 
 Direction: TypeAlias = Literal["maximize", "minimize"]
 
@@ -82,21 +82,3 @@ class StopPlan(Value):
         """Whether ``value`` is better than ``best`` by more than ``min_delta``."""
         gain = best - value if self.better == "minimize" else value - best
         return gain > self.min_delta
-
-
-class Limits(Value):
-    """What the run must keep to; a limit that is missed gives exit code 3 and stands in the report.
-
-    A limit never changes the run. What ends a run early stands in ``[stop]``.
-    """
-
-    rounds_to_target: int | None = Field(default=None, ge=1, json_schema_extra={"unit": "rounds"})
-    """Most rounds until ``stop.target`` is reached."""
-    max_update_bytes: int | None = Field(default=None, ge=1, json_schema_extra={"unit": "bytes"})
-    """Most bytes of one client's update."""
-    min_participation: float | None = Field(
-        default=None, gt=0, le=1, json_schema_extra={"unit": "fraction of the clients asked"}
-    )
-    """Smallest fraction of the clients asked, over the whole run, whose updates were merged."""
-    max_seconds: float | None = Field(default=None, gt=0, json_schema_extra={"unit": "seconds"})
-    """Longest wall time of the run."""

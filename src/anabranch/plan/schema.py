@@ -24,7 +24,8 @@ from anabranch.learners.plan import ModelPlan
 from anabranch.learners.training import LocalTraining
 from anabranch.plan.contract import contract_digest, contract_of, references
 from anabranch.plan.devices import DevicesPlan
-from anabranch.plan.evaluation import EvaluationPlan, Limits, StopPlan
+from anabranch.plan.evaluation import EvaluationPlan, StopPlan
+from anabranch.plan.limits import Limits, contradiction
 from anabranch.plan.named import Named, Reference
 from anabranch.plan.privacy import PrivacyPlan
 from anabranch.plan.rounds import ClientsPlan, RoundsPlan
@@ -129,12 +130,11 @@ class Plan(Value):
     """How it is run here; no part of the contract."""
 
     @model_validator(mode="after")
-    def _limits_can_be_checked(self) -> Plan:
-        if self.limits.rounds_to_target is not None and self.stop.target is None:
-            raise ValueError(
-                "limits.rounds_to_target needs stop.target, the value to reach (and "
-                "stop.at_target = false when the run shall go on)"
-            )
+    def _limits_can_be_kept(self) -> Plan:
+        timed = self.devices is not None
+        why = contradiction(self.limits, self.rounds, self.stop, self.admission, timed=timed)
+        if why:
+            raise ValueError(why)
         return self
 
     @property
