@@ -108,4 +108,5 @@ def build_program(
         rounds=plan.rounds.count,
         base=base,
         mechanism=mechanism_of(plan, learner.layout.averaged),
+        downlink=plan.updates.downlink,
     )

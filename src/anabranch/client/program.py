@@ -17,6 +17,7 @@ from anabranch.learners.base import Learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.learners.training import LocalTraining
 from anabranch.privacy.mechanisms import Mechanism
+from anabranch.updates.downlink import Downlink
 from anabranch.updates.sections import Section, Sections, Vector
 from anabranch.updates.stages import Pipeline
 
@@ -90,6 +91,7 @@ class ClientProgram:
         base: initial whole vector; gives the values of local and frozen parameters.
         mechanism: of a private run: bounds the update, and says all that may leave in training.
         secret: of simulated clients that add noise; real ones ask their operating system.
+        downlink: how broadcasts are encoded; None for float32.
     """
 
     algorithm: Algorithm
@@ -103,6 +105,7 @@ class ClientProgram:
     base: Vector
     mechanism: Mechanism | None = None
     secret: bytes | None = field(default=None, repr=False, compare=False)
+    downlink: Downlink | None = None
 
     @cached_property
     def dim(self) -> int:
@@ -127,6 +130,12 @@ class ClientProgram:
         """The type of what goes down."""
         own = tuple(self.algorithm.broadcast_sections(self.dim))
         return Sections((*own, CLIP_NORM) if self.mechanism is not None else own)
+
+    @cached_property
+    def origin(self) -> dict[str, Vector]:
+        """The first broadcast of a run: differences go down from here, and every client has it."""
+        state = self.algorithm.init(self.base[: self.dim].copy())
+        return dict(self.algorithm.broadcast(state))
 
     @cached_property
     def memory(self) -> MemoryLayout:

@@ -20,6 +20,7 @@ from anabranch.client.program import ClientProgram
 from anabranch.coordinator.aggregate import Aggregated, aggregate
 from anabranch.coordinator.asking import Asking, open_tasks
 from anabranch.coordinator.collect import Collected, OpenWork, gather
+from anabranch.coordinator.downlink import Downstream, Sending
 from anabranch.coordinator.evaluation import Evaluation, Evaluator
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted
 from anabranch.coordinator.limits import LimitWatch
@@ -98,7 +99,8 @@ class Coordinator:
         """One round: the next state, already noted in the journal."""
         times = RoundTimes()
         number = state.round + 1
-        collected, kept = self._train(number, state)
+        sending = self._sending(number, state)
+        collected, kept = self._train(number, state, sending)
         times.mark("train")
         aggregated = self._aggregate(number, state, collected)
         times.mark("aggregate")
@@ -106,6 +108,7 @@ class Coordinator:
         times.mark("evaluate")
         progress = self._progress(state, collected, aggregated, evaluation, times)
         state = self._next(state, aggregated, progress, collected, kept)
+        state = replace(state, extra={**state.extra, **sending.kept(collected)})
         record = round_record(number, collected, aggregated, evaluation, times, self.names)
         if isinstance(self.runtime, VirtualRuntime):
             record = replace(record, metrics={**record.metrics, VIRTUAL_SECONDS: state.clock})
@@ -127,10 +130,17 @@ class Coordinator:
             else:
                 self.runtime.submit(opened.work)
 
-    def _train(self, number: int, state: RunState) -> tuple[Collected, tuple[OpenWork, ...]]:
-        """Ask clients by the policy; their updates are folded as they come."""
+    def _sending(self, number: int, state: RunState) -> Sending:
+        """What goes down in a round, as clients decode it."""
+        downstream = Downstream(self.program, len(self.names))
         own = self.program.algorithm.broadcast(state.server)
-        broadcast = {**own, **self.releases.broadcast(state.extra)}
+        return downstream.sending(number, own, state.extra)
+
+    def _train(
+        self, number: int, state: RunState, sending: Sending
+    ) -> tuple[Collected, tuple[OpenWork, ...]]:
+        """Ask clients by the policy; their updates are folded as they come."""
+        broadcast = {**sending.vectors, **self.releases.broadcast(state.extra)}
 
         def adjust(update: Update, work: Work) -> Update:
             decoded = self.program.pipeline.decode_one(update)
@@ -143,7 +153,7 @@ class Coordinator:
             return damped(decoded, factor, self.program.sections)
 
         def dispatch(count: int, collected: Collected) -> OpenWork | None:
-            return self.asking.new(
+            opened = self.asking.new(
                 count,
                 round_=number,
                 draw=state.draws + collected.dispatches + 1,
@@ -152,6 +162,7 @@ class Coordinator:
                 broadcast=broadcast,
                 history=state.history,
             )
+            return None if opened is None else sending.addressed(opened)
 
         collected = Collected(number, self.asking.fold, self.runtime.now(), adjust, False)
         for opened in self.asking.again(state.open, state.versions):

@@ -62,10 +62,7 @@ def round_record(
     """The record of a round, without the state, which the journal adds when it commits."""
     merged = [o for o in collected.outcomes.values() if o.fate.counts]
     fresh = [work for task, work in collected.works.items() if collected.fresh(task)]
-    down = sum(
-        4 * len(work.clients) * sum(len(vector) for vector in work.broadcast.values())
-        for work in fresh
-    )
+    down = sum(work.bytes_to(client) for work in fresh for client in work.clients)
     return RoundRecord(
         round=number,
         outcome=aggregated.outcome,

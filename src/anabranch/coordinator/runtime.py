@@ -55,6 +55,8 @@ class Work:
             of training work of a run, equal to ``round`` in synchronous ones; 0 means the round.
         letters: bytes for single clients, each for its addressee alone (interactive stages).
         fractions: share of the planned local work for clients that are asked less than all of it.
+        frames: the broadcast as each client gets it, where the plan has a downlink; they decode to
+            ``broadcast``.
     """
 
     kind: TaskKind
@@ -67,6 +69,13 @@ class Work:
     draw: int = 0
     letters: Mapping[int, bytes] = field(default_factory=dict)
     fractions: Mapping[int, float] = field(default_factory=dict)
+    frames: Mapping[int, bytes] = field(default_factory=dict)
+
+    def bytes_to(self, client: int) -> int:
+        """Bytes of the broadcast to one client: of its frame, or of float32 numbers."""
+        frame = self.frames.get(client)
+        plain = 4 * sum(len(vector) for vector in self.broadcast.values())
+        return plain if frame is None else len(frame)
 
     def task_of(self, client: int, name: str) -> Task:
         """What ``client``, called ``name``, is asked."""

@@ -42,9 +42,9 @@ _FAILURE_BYTES = 1000.0
 """Bytes of a message that says that a client failed."""
 
 
-def broadcast_bytes(work: Work) -> float:
-    """Bytes of the broadcast in single precision."""
-    return 4.0 * sum(len(vector) for vector in work.broadcast.values())
+def broadcast_bytes(work: Work) -> NDArray[np.float64]:
+    """Bytes of the broadcast to each client of the work, encoded where the plan has a downlink."""
+    return np.array([work.bytes_to(client) for client in work.clients], np.float64)
 
 
 @dataclass
@@ -80,7 +80,7 @@ class DeviceRuntime:
         fleet: the devices and their hidden truth.
         flops: floating-point operations of each client's whole local work.
         examples: training examples of each client, as it announces them.
-        bytes_down: of one client's download.
+        bytes_down: of the download of each client of a work.
         batch: clients that the inner runtime is asked for at once.
     """
 
@@ -90,7 +90,7 @@ class DeviceRuntime:
         fleet: SimulatedFleet,
         flops: Column,
         examples: Column,
-        bytes_down: Callable[[Work], float] = broadcast_bytes,
+        bytes_down: Callable[[Work], NDArray[np.float64]] = broadcast_bytes,
         batch: int = 8,
     ) -> None:
         self._inner, self._fleet = inner, fleet

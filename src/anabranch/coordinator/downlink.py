@@ -1,0 +1,91 @@
+"""The plan's downlink in the loop: clients compute with what was sent; its bytes are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from anabranch.algorithms.base import Broadcast
+from anabranch.client.program import ClientProgram
+from anabranch.coordinator.collect import Collected, OpenWork
+from anabranch.coordinator.runtime import Fate
+from anabranch.coordinator.store import Arrays
+from anabranch.updates.downlink import Downlink
+from anabranch.updates.downlink_state import DownlinkState
+
+__all__ = ["Downstream", "Sending"]
+
+_PREFIX = "downlink."
+_ANSWERED = frozenset((Fate.MERGED, Fate.MERGED_LATE, Fate.REFUSED, Fate.TOO_LATE))
+"""Who answered has decoded the broadcast; of all others it is not known."""
+
+
+@dataclass(frozen=True)
+class Sending:
+    """The broadcast of one round.
+
+    Attributes:
+        vectors: what clients compute with.
+        before: the state before this broadcast; None when vectors are sent as they are.
+        state: the state after it.
+    """
+
+    vectors: Broadcast
+    before: DownlinkState | None = None
+    state: DownlinkState | None = None
+
+    def addressed(self, opened: OpenWork) -> OpenWork:
+        """The work with the frame that each of its clients gets."""
+        if self.before is None or self.state is None:
+            return opened
+        clients = opened.work.clients
+        held = self.before.held[list(clients)].tolist()
+        lengths = {name: len(vector) for name, vector in self.vectors.items()}
+        frames = self.state.frames(held, lengths)
+        by_client = {c: frames[v] for c, v in zip(clients, held, strict=True)}
+        return replace(opened, work=replace(opened.work, frames=by_client))
+
+    def kept(self, collected: Collected) -> Arrays:
+        """What the next round needs to know, for the durable state of the run."""
+        if self.state is None:
+            return {}
+        state = self.state
+        for key, outcome in collected.outcomes.items():
+            if outcome.fate in _ANSWERED:
+                version = collected.works[key.task].round
+                state.held[key.client] = max(version, int(state.held[key.client]))
+        return {_PREFIX + name: value for name, value in state.arrays().items()}
+
+
+@dataclass
+class Downstream:
+    """Encodes the broadcasts of one run.
+
+    Attributes:
+        program: what clients run; its first broadcast is the origin, which all of them know.
+        clients: enrolled clients.
+    """
+
+    program: ClientProgram
+    clients: int
+
+    def sending(self, number: int, vectors: Broadcast, extra: Arrays) -> Sending:
+        """The broadcast of round ``number``, from the state that the last one left in ``extra``."""
+        downlink = self.program.downlink
+        if downlink is None:
+            return Sending(vectors)
+        before = self._state(downlink, vectors, extra)
+        decoded, state = downlink.step(vectors, self.program.origin, before, number)
+        return Sending(decoded, before, replace(state, held=before.held.copy()))
+
+    def _state(self, downlink: Downlink, vectors: Broadcast, extra: Arrays) -> DownlinkState:
+        own: Mapping[str, np.ndarray] = {
+            name.removeprefix(_PREFIX): value
+            for name, value in extra.items()
+            if name.startswith(_PREFIX)
+        }
+        if not own:
+            return downlink.start(self.clients)
+        return DownlinkState.from_arrays(own, {name: len(v) for name, v in vectors.items()})
