@@ -12,7 +12,7 @@ import numpy as np
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.execute import execute
 from anabranch.client.program import ClientProgram
-from anabranch.client.task import Reply, Task, TaskKind
+from anabranch.client.task import Fate, Reply, Task, TaskKind
 from anabranch.data.federation import Examples, Federation
 from anabranch.errors import AnabranchError
 from anabranch.learners.threads import one_thread
@@ -119,6 +119,10 @@ class Places(Protocol):
         """The memories by run."""
         ...
 
+    def told(self, task: str, fate: Fate) -> None:
+        """The coordinator told what became of a task; the memories know already."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Single:
@@ -131,6 +135,9 @@ class _Single:
 
     def memories(self) -> Mapping[str, ClientMemory]:
         return {"": self.workplace.memory}
+
+    def told(self, task: str, fate: Fate) -> None:
+        """Nobody else needs to know."""
 
 
 def join(
@@ -200,6 +207,7 @@ class Attendance:
             for fate in contact.fates:
                 for memory in self.places.memories().values():
                     memory.hear(fate.task, fate.fate)
+                self.places.told(fate.task, fate.fate)
             heard = [fate.task for fate in contact.fates]
             if contact.task is not None:
                 taken += self._do(contact.task)

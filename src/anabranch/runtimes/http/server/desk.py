@@ -131,6 +131,11 @@ class Desk:
         for task, client, fate in self._spool.unheard(self.facts.run):
             self._tell(client, TaskFate(task=task, fate=fate))
 
+    def equip(self, equipment: str) -> None:
+        """Tasks that are opened from now on refer to this download."""
+        with self._changed:
+            self.facts = replace(self.facts, equipment=equipment)
+
     def submit(self, work: Work, parts: Sequence[Buffer]) -> None:
         """Open one task for each client of ``work``; ``parts`` are what they download.
 
@@ -176,11 +181,16 @@ class Desk:
             self._unsettled[task] = set()
         return piece
 
-    def events(self, timeout: float | None) -> Sequence[RuntimeEvent]:
-        """What happened; waits at most ``timeout`` seconds, or until a task expires."""
+    def events(
+        self, timeout: float | None, deadline: float | None = None
+    ) -> Sequence[RuntimeEvent]:
+        """What happened; waits at most ``timeout`` seconds, or until a task expires.
+
+        ``deadline`` is for `status`: seconds until whoever asks goes on without the rest.
+        """
         until = None if timeout is None else self._clock() + timeout
         with self._changed:
-            self._until = until
+            self._until = None if deadline is None else self._clock() + deadline
             while not self._events:
                 self._expire()
                 if self._events or not self._pieces:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.messages import Contact, TaskFate, TaskOffer
 from anabranch.runtimes.http.server.desk import Desk, not_open
 
@@ -40,12 +39,14 @@ class Office:
     seen: dict[str, Seen] = field(default_factory=dict)
     draining: bool = False
     _desks: list[Desk] = field(default_factory=list)
+    _known: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, desk: Desk) -> None:
         """A run begins."""
         with self._lock:
             self._desks = [*self._desks, desk]
+            self._known |= set(desk.facts.names)
 
     def remove(self, desk: Desk) -> None:
         """A run is over."""
@@ -58,8 +59,8 @@ class Office:
         return self._desks
 
     def knows(self, name: str) -> bool:
-        """Whether any run has this client."""
-        return any(desk.knows(name) for desk in self._desks)
+        """Whether any run has or had this client."""
+        return name in self._known
 
     def contact(
         self, name: str, heard: Sequence[str], unresolved: Iterable[str], now: float
@@ -123,16 +124,3 @@ class Office:
             if desk.holds(task, name):
                 return desk
         raise not_open(task)
-
-    def require_known(self, name: str) -> None:
-        """Refuse a stranger.
-
-        Raises:
-            AnabranchError: AB-712.
-        """
-        if not self.knows(name):
-            raise AnabranchError(
-                "AB-712",
-                "this federation has no client of that name.",
-                fix="join with a name that the coordinator's data or roster lists.",
-            )

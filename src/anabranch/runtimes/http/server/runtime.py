@@ -60,6 +60,10 @@ class HttpRuntime:
         self.desk: Desk = self.server.open(facts or RunFacts("", tuple(names)))
         self.url = self.server.url
 
+    def ready(self, broadcast: Sections, own: Runtime | None) -> None:
+        """What became known since the run was opened: the program's broadcast, and own data."""
+        self._sections, self._own = broadcast, own
+
     def recover(self, last: int) -> None:
         """The run goes on: fates up to the store's ``last`` durable round may be told."""
         self.desk.recover(last)
@@ -80,7 +84,8 @@ class HttpRuntime:
             return self._own.poll(timeout)
         if not self.server.alive:
             raise RuntimeError("the HTTP server has ended")
-        events = self.desk.events(_PATIENCE if timeout is None else min(timeout, _PATIENCE))
+        wait = _PATIENCE if timeout is None else min(timeout, _PATIENCE)
+        events = self.desk.events(wait, timeout)
         return [self.desk.payload(e) if isinstance(e, Payload) else e for e in events]
 
     def abandon(self, task: str | None = None) -> Sequence[Outcome]:

@@ -1,0 +1,333 @@
+"""Before the first round of a served run: may it be served, and what follows from all sites' data.
+
+The coordinator has no rows. Sites tell declared sums: sizes, codes of open columns, moments of
+columns; each total passes the release door like every other. What is fitted on them, the
+`Equipment`, is written down before the first round, so that a restart asks nobody again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from anabranch.aggregation.fold import Accumulator, FoldPlan
+from anabranch.api.prepare import Prepared, prepare, program_of
+from anabranch.client.equipment import DESCRIPTION, Equipment
+from anabranch.client.task import TaskKind
+from anabranch.coordinator.asking import task_name
+from anabranch.coordinator.runtime import Fate, Outcome, Payload, Work
+from anabranch.data.federation import Card, Federation, Ragged
+from anabranch.data.load import LoadedData
+from anabranch.data.preprocess import PreprocessRules, StatisticRelease, fit_preprocessor
+from anabranch.data.schema import DataSchema
+from anabranch.data.statistics import statistic_sections, withhold_small
+from anabranch.data.vocabulary import fit_vocabulary, vocabulary_sections
+from anabranch.disk import explained, make_directory, write_durably
+from anabranch.errors import AnabranchError
+from anabranch.plan import Plan, check_against_fleet, require_accepted
+from anabranch.plan.check import check_against_data, check_against_layout
+from anabranch.plan.trust import hides_updates
+from anabranch.runtimes.http.server.runtime import HttpRuntime
+from anabranch.updates.sections import Sections, Update
+from anabranch.updates.total import Finest, Total
+from anabranch.updates.wire import unpack
+from anabranch.values import Value
+
+__all__ = ["OWN_SOURCES", "Preparation", "require_protected", "require_servable"]
+
+OWN_SOURCES: Final = ("folder", "table")
+"""Sources whose rows lie at the sites; every other one is public and named."""
+
+_POLL = 0.5
+
+
+def require_servable(plan: Plan) -> None:
+    """Refuse a plan that other machines cannot run.
+
+    Raises:
+        AnabranchError: AB-764; AB-4xx the algebra refuses it.
+    """
+    require_accepted(plan)
+    data, why = plan.data, ""
+    if not plan.servable:
+        names = ", ".join(r.name for r in plan.callables if not r.importable)
+        why = f"it names code that only one process knows ({names})"
+    elif data.source == "arrays":
+        why = "its data were given in Python"
+    elif data.source in OWN_SOURCES and (data.partition is not None or data.noise is not None):
+        why = "it divides or changes rows that lie at the sites"
+    elif data.source in OWN_SOURCES and data.holdout_fraction > 0:
+        why = "it moves rows of the sites to the coordinator (data.holdout_fraction)"
+    elif plan.devices is not None:
+        why = "its devices are simulated"
+    if why:
+        raise AnabranchError(
+            "AB-764",
+            f"the plan {plan.name!r} cannot be served: {why}.",
+            fix="put classes into an installed module, name a source, and leave out what only a "
+            "simulation has; or run it with `anabranch simulate`.",
+            kept="Nothing was started.",
+        )
+
+
+def require_protected(plan: Plan, *, personal: bool) -> None:
+    """Refuse to learn from data of persons without protection, unless the contract says why.
+
+    Raises:
+        AnabranchError: AB-765.
+    """
+    if not personal or plan.privacy is not None or hides_updates(plan) or plan.unprotected:
+        return
+    raise AnabranchError(
+        "AB-765",
+        f"the plan {plan.name!r} learns from data of persons, with neither differential privacy "
+        "nor secure aggregation.",
+        fix="plan one of them (tables [privacy], [secure_aggregation]), or write the reason into "
+        'the contract: unprotected = "...".',
+        kept="Nothing was started.",
+    )
+
+
+class _Members(Value):
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, int], ...] = ()
+    """Training and test rows of each."""
+
+
+@dataclass
+class Preparation:
+    """Gathers what one run needs before its first round.
+
+    Attributes:
+        plan: servable.
+        run: its id.
+        names: of its clients.
+        folder: where what was gathered is kept.
+        patience: seconds that a stage waits for sites; then those that answered must do.
+        stopped: asked while waiting.
+    """
+
+    plan: Plan
+    run: str
+    names: tuple[str, ...]
+    folder: Path
+    patience: float = 3600.0
+    stopped: Callable[[], bool] = lambda: False
+    _releases: list[StatisticRelease] = field(default_factory=list)
+
+    def prepared(self, runtime: HttpRuntime) -> Prepared:
+        """Plan, sizes and program; clients are asked at most once, also over restarts.
+
+        Raises:
+            AnabranchError: AB-766 too few sites answered, or what they say does not go together;
+                AB-1xx to AB-4xx the plan does not fit the data.
+        """
+        if self.plan.data.source not in OWN_SOURCES:
+            return self._public(runtime)
+        equipment, members = self._kept()
+        if equipment is None or members is None:
+            equipment, members = self._gathered(runtime)
+        self._publish(runtime, equipment)
+        return self._assembled(equipment, members)
+
+    def _public(self, runtime: HttpRuntime) -> Prepared:
+        """A named source: both ends load it, and nobody needs to tell anything."""
+        prepared = prepare(self.plan)
+        federation = prepared.federation
+        equipment = Equipment(
+            input_shape=federation.input_shape,
+            classes=federation.classes,
+            tokens=len(federation.vocabulary),
+        )
+        self._publish(runtime, equipment)
+        return prepared
+
+    # Asking --------------------------------------------------------------------------------
+
+    def _gathered(self, runtime: HttpRuntime) -> tuple[Equipment, _Members]:
+        schema = self.plan.data.table
+        self._publish(runtime, Equipment(stage="examples", table=schema))
+        answers = self._ask(runtime, 1, DESCRIPTION)
+        members = self._members(answers)
+        equipment = self._sized(answers, schema)
+        if schema is not None:
+            equipment = self._fitted(runtime, schema, equipment)
+        self._keep(equipment, members)
+        return equipment, members
+
+    def _fitted(self, runtime: HttpRuntime, schema: DataSchema, sized: Equipment) -> Equipment:
+        data = self.plan.data
+        rules = PreprocessRules(
+            min_count=data.min_count, indicators=data.indicators, vocabulary=data.vocabulary
+        )
+        if schema.open:
+            self._publish(runtime, sized.replace(stage="codes", table=schema))
+            sections = vocabulary_sections(schema, rules.vocabulary)
+            total = self._total(self._ask(runtime, 2, sections), sections)
+            schema = schema.with_codes(fit_vocabulary(schema, total, rules.vocabulary))
+            self._releases.append(StatisticRelease("vocabulary of columns without codes", total))
+        self._publish(runtime, sized.replace(stage="columns", table=schema))
+        sections = statistic_sections(schema)
+        total = self._total(self._ask(runtime, 3, sections), sections)
+        total = withhold_small(schema, total, rules.min_count)
+        fitted = fit_preprocessor(schema, total, rules)
+        self._releases.append(
+            StatisticRelease("column statistics of training rows", total, fitted.withheld)
+        )
+        return sized.replace(
+            stage="ready", table=schema, preprocessor=fitted, input_shape=(len(fitted.features),)
+        )
+
+    def _ask(self, runtime: HttpRuntime, stage: int, sections: Sections) -> dict[int, Update]:
+        """The answers of a stage by client number."""
+        clients = tuple(range(len(self.names)))
+        task = task_name(self.run, TaskKind.STATISTICS, stage)
+        fold = FoldPlan(sections, len(clients))
+        work = Work(
+            TaskKind.STATISTICS, 0, clients, {}, fold, Finest.INDIVIDUALS, task=task, draw=stage
+        )
+        runtime.submit(work)
+        until, answers, fates = time.monotonic() + self.patience, {}, dict[int, Outcome]()
+        while len(fates) < len(clients) and time.monotonic() < until and not self.stopped():
+            for event in runtime.poll(_POLL):
+                if isinstance(event, Payload):
+                    answers[event.client] = self._update(event, sections)
+                elif isinstance(event, Outcome):
+                    fates[event.client] = event
+        runtime.abandon(task)
+        good = {client: update for client, update in answers.items() if update is not None}
+        self._require_enough(len(good), fates)
+        return good
+
+    def _update(self, event: Payload, sections: Sections) -> Update | None:
+        name = self.names[event.client]
+        try:
+            update = unpack(event.content, sections, name)
+            Accumulator(FoldPlan(sections, len(self.names))).add(update, name)
+        except AnabranchError:  # not acceptable: the site counts as one that did not answer
+            return None
+        return update
+
+    def _require_enough(self, answered: int, fates: dict[int, Outcome]) -> None:
+        needed = self.plan.rounds.needed(len(self.names))
+        if answered >= needed:
+            return
+        troubles = (o.detail for o in fates.values() if o.fate is not Fate.MERGED and o.detail)
+        raise AnabranchError(
+            "AB-766",
+            f"{answered} of {len(self.names)} sites told what the preparation asks "
+            f"({needed} are needed). {next(troubles, '')}".rstrip(),
+            fix="see which sites are there (`anabranch status`) and what they report, then submit "
+            "the plan again.",
+            kept="No round was begun.",
+        )
+
+    def _total(self, answers: dict[int, Update], sections: Sections) -> Total:
+        fold = Accumulator(FoldPlan(sections, len(self.names)))
+        for client, update in answers.items():
+            fold.add(update, self.names[client])
+        return fold.total()
+
+    # What follows --------------------------------------------------------------------------
+
+    def _members(self, answers: dict[int, Update]) -> _Members:
+        told = [answers.get(client) for client in range(len(self.names))]
+        counts = tuple(
+            (int(u.scalars["train_rows"]), int(u.scalars["test_rows"])) if u else (0, 0)
+            for u in told
+        )
+        return _Members(names=self.names, counts=counts)
+
+    def _sized(self, answers: dict[int, Update], schema: DataSchema | None) -> Equipment:
+        shapes = {_shape(update) for update in answers.values()}
+        if len(shapes) > 1:
+            raise AnabranchError(
+                "AB-766",
+                f"the sites have examples of {len(shapes)} different shapes: "
+                f"{', '.join(str(shape) for shape in sorted(shapes))}.",
+                fix="agree on one shape, or describe the columns in the contract (data.table).",
+                kept="No round was begun.",
+            )
+        classes = max(int(update.scalars["classes"]) for update in answers.values())
+        if schema is not None:
+            classes = schema.target.count
+        return Equipment(table=schema, input_shape=next(iter(shapes)), classes=classes)
+
+    def _assembled(self, equipment: Equipment, members: _Members) -> Prepared:
+        federation = _stand_in(members, equipment, self.plan)
+        check_against_fleet(self.plan, len(federation))
+        program = program_of(self.plan, federation, None)
+        check_against_layout(self.plan, program.learner.layout)
+        check_against_data(self.plan, federation, program.learner)
+        assert federation.card is not None
+        loaded = LoadedData(
+            federation,
+            federation.card,
+            tuple(self._releases),
+            equipment.preprocessor,
+            equipment.table,
+        )
+        return Prepared(self.plan, federation, loaded, program)
+
+    def _publish(self, runtime: HttpRuntime, equipment: Equipment) -> None:
+        shelf = runtime.server.counter.shelf
+        runtime.desk.equip(shelf.put([equipment.model_dump_json().encode()]).digest)
+
+    # On the disk ---------------------------------------------------------------------------
+
+    def _kept(self) -> tuple[Equipment | None, _Members | None]:
+        try:
+            equipment = (self.folder / "equipment.json").read_bytes()
+            members = (self.folder / "members.json").read_bytes()
+        except FileNotFoundError:
+            return None, None
+        return Equipment.model_validate_json(equipment), _Members.model_validate_json(members)
+
+    def _keep(self, equipment: Equipment, members: _Members) -> None:
+        with explained(self.folder, "writing what the sites told"):
+            make_directory(self.folder, "equipment")
+            for name, value in (("members", members), ("equipment", equipment)):
+                content = value.model_dump_json().encode()
+                write_durably(self.folder / f"{name}.json", content, "equipment")
+
+
+def _shape(update: Update) -> tuple[int, ...]:
+    axes = int(update.scalars["axes"])
+    return tuple(int(n) for n in update.vectors["shape"][:axes])
+
+
+def _stand_in(members: _Members, equipment: Equipment, plan: Plan) -> Federation:
+    """A federation that knows how many rows everybody has, and holds none of them."""
+    preprocessor = equipment.preprocessor
+    card = Card(
+        name=plan.data.source,
+        title="Data of the sites",
+        origin=f"{len(members.names)} site(s)",
+        licence="the sites' own",
+        citation="",
+        partition="natural",
+        sha256="",
+        personal=True,
+    )
+    test = [count for _, count in members.counts]
+    return Federation(
+        names=members.names,
+        train=_counted([count for count, _ in members.counts], equipment),
+        test=_counted(test, equipment) if any(test) else None,
+        card=card,
+        classes=equipment.classes,
+        features=preprocessor.features if preprocessor is not None else (),
+    )
+
+
+def _counted(counts: Sequence[int], equipment: Equipment) -> Ragged:
+    """Offsets as if the rows were there, and one row of zeros that checks may look at."""
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    kind = np.int64 if equipment.classes else np.float32
+    x = np.zeros((1, *equipment.input_shape), np.float32)
+    return Ragged(x, np.zeros(1, kind), offsets)

@@ -1,0 +1,305 @@
+"""`anabranch serve`: a daemon for one fleet and many runs.
+
+Everything it knows lies on the disk: runs in the store, accepted answers in the spool, what sites
+told in a folder for each run. A daemon that was killed starts again and goes on; a second one on
+the same store is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from anabranch.api.conduct import plan_record
+from anabranch.api.preparing import OWN_SOURCES, require_protected, require_servable
+from anabranch.api.served_run import ServedRun
+from anabranch.coordinator.events import Event
+from anabranch.coordinator.store import RunRecord, Store
+from anabranch.coordinator.store.locks import FileLock
+from anabranch.data.load import load_federation
+from anabranch.disk import explained, make_directory, write_durably
+from anabranch.errors import AnabranchError
+from anabranch.fleet.folder import FleetFolder
+from anabranch.fleet.roster import Role
+from anabranch.plan import Plan
+from anabranch.runtimes.http.limits import HttpLimits
+from anabranch.runtimes.http.server.control import ControlFile, control_routes
+from anabranch.runtimes.http.server.fleet_server import FleetServer
+from anabranch.runtimes.http.server.listening import Tls
+from anabranch.runtimes.http.status import ClientSeen, FleetStatus, RunStatus
+
+__all__ = ["Daemon", "ServeOptions"]
+
+SERVED: Final = "served"
+
+
+def _silent(run: str, event: Event) -> None:
+    """The listener of a daemon that nobody watches."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Where and for whom a daemon serves.
+
+    Attributes:
+        store: folder of the run store.
+        fleet: folder of the fleet; None believes every name (loopback only).
+        host: loopback unless there is a certificate.
+        port: 0 lets the system choose.
+        tls: the certificate.
+        clients: names of the clients where there is no roster and the data are the sites' own.
+        limits: bounds.
+        patience: seconds that the preparation of a run waits for sites.
+        passphrase: of the coordinator's key.
+    """
+
+    store: Path
+    fleet: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    tls: Tls | None = None
+    clients: tuple[str, ...] = ()
+    limits: HttpLimits = field(default_factory=HttpLimits)
+    patience: float = 3600.0
+    passphrase: bytes | None = None
+
+
+class Daemon:
+    """A coordinator that serves; starts at once.
+
+    Args:
+        options: where and for whom.
+        listener: told every event of every run.
+
+    Raises:
+        AnabranchError: AB-710, AB-711, AB-730, AB-731, AB-750; AB-768 another daemon has the store;
+            AB-6xx the disk.
+    """
+
+    def __init__(
+        self, options: ServeOptions, listener: Callable[[str, Event], None] = _silent
+    ) -> None:
+        self._options, self._listener = options, listener
+        self._folder = Path(options.store) / SERVED
+        self._runs: dict[str, ServedRun] = {}
+        self._changing = threading.Lock()
+        self._draining = False
+        self.ended = threading.Event()
+        with explained(self._folder, "opening the daemon's folder"):
+            make_directory(self._folder, "served")
+        self._lock = _locked(self._folder / "lock")
+        try:
+            self._fleet = FleetFolder(options.fleet) if options.fleet is not None else None
+            self._control = ControlFile(self._folder / "control.json", secrets.token_hex(32))
+            self.server = self._served()
+        except BaseException:
+            self._lock.close()
+            raise
+        self._control.write(self.server.url, options.tls)
+        self._go_on()
+
+    def _served(self) -> FleetServer:
+        options, fleet = self._options, self._fleet
+        identity = fleet.coordinator(options.passphrase) if fleet is not None else None
+        return FleetServer(
+            host=options.host,
+            port=options.port,
+            directory=self._folder / "spool",
+            members=fleet,
+            identity=identity,
+            tls=options.tls,
+            limits=options.limits,
+            control=lambda server: control_routes(self, self._control.token, options.limits),
+        )
+
+    @property
+    def url(self) -> str:
+        """Where clients find it."""
+        return self.server.url
+
+    # Runs ----------------------------------------------------------------------------------
+
+    def submit(self, plan: Plan) -> str:
+        """Begin a run; returns its id.
+
+        Raises:
+            AnabranchError: AB-764 it cannot be served, AB-765 it is not protected, AB-769 its
+                clients are not there, AB-770 the daemon is being drained; AB-1xx to AB-4xx.
+        """
+        require_servable(plan)
+        names, personal = self._clients(plan)
+        require_protected(plan, personal=personal)
+        with self._changing:
+            if self._draining:
+                raise _draining()
+            with Store.open(self._options.store) as store:
+                run_id = store.create_run(_record(plan, names))
+            folder = self._folder / "runs" / run_id
+            with explained(folder, "beginning a run"):
+                make_directory(folder, "served")
+                write_durably(folder / "clients", "\n".join(names).encode(), "served")
+            self._start(run_id, plan, names)
+        return run_id
+
+    def stop(self, run_id: str) -> RunStatus:
+        """End a run in good order, after its round.
+
+        Raises:
+            AnabranchError: AB-771 no such run is served.
+        """
+        run = self._of(run_id)
+        run.stop()
+        return run.status()
+
+    def drain(self) -> None:
+        """Take no more runs, let every round end, then close; runs go on at the next start."""
+        with self._changing:
+            self._draining = True
+            for run in self._runs.values():
+                run.stop(drained=True)
+        threading.Thread(target=self._drained, name="drain", daemon=True).start()
+
+    def _drained(self) -> None:
+        for run in list(self._runs.values()):
+            run.join()
+        self.server.drain()
+        self.ended.set()
+
+    def status(self) -> FleetStatus:
+        """How everything stands."""
+        counter = self.server.counter
+        return FleetStatus(
+            url=self.url,
+            fleet=counter.fleet,
+            software=metadata.version("anabranch"),
+            draining=self._draining,
+            runs=tuple(run.status() for run in list(self._runs.values())),
+            clients=tuple(
+                ClientSeen(client=name, silent_milliseconds=int(1000 * seconds))
+                for name, seconds in sorted(self.server.seen().items())
+            ),
+        )
+
+    def wait(self, run_id: str, timeout: float | None = None) -> RunStatus:
+        """Wait for the end of a run.
+
+        Raises:
+            AnabranchError: AB-771 no such run is served.
+        """
+        run = self._of(run_id)
+        run.join(timeout)
+        return run.status()
+
+    def close(self) -> None:
+        """Stop serving at once; runs go on from their last round at the next start."""
+        for run in self._runs.values():
+            run.stop(drained=True)
+        for run in self._runs.values():
+            run.join(5.0)
+        self.server.close()
+        self._control.remove()
+        self._lock.close()
+        self.ended.set()
+
+    # Inside --------------------------------------------------------------------------------
+
+    def _start(self, run_id: str, plan: Plan, names: tuple[str, ...]) -> None:
+        run = ServedRun(
+            id=run_id,
+            plan=plan,
+            names=names,
+            server=self.server,
+            store=Path(self._options.store),
+            folder=self._folder / "runs" / run_id,
+            listener=self._listener,
+            patience=self._options.patience,
+        )
+        self._runs[run_id] = run
+        run.start()
+
+    def _go_on(self) -> None:
+        """Runs that the last daemon left open."""
+        with Store.open(self._options.store) as store:
+            records = [run for run in store.runs() if run.status == "running"]
+        for record in sorted(records, key=lambda record: record.created):
+            clients = self._folder / "runs" / record.id / "clients"
+            if clients.exists():
+                names = tuple(clients.read_text("utf-8").split("\n"))
+                self._start(record.id, Plan.model_validate(record.plan), names)
+
+    def _clients(self, plan: Plan) -> tuple[tuple[str, ...], bool]:
+        """The clients of a new run, and whether its data are of persons."""
+        members = self._members()
+        if plan.data.source in OWN_SOURCES:
+            names = members if members is not None else self._options.clients
+            if not names:
+                raise _nobody("the roster has no active client, and none was named")
+            return names, True
+        federation = load_federation(plan.data, plan.seed).federation
+        missing = [] if members is None else [n for n in federation.names if n not in members]
+        if missing:
+            shown = ", ".join(missing[:5])
+            raise _nobody(f"the data have clients that are not on the roster: {shown}")
+        return federation.names, bool(federation.card and federation.card.personal)
+
+    def _members(self) -> tuple[str, ...] | None:
+        if self._fleet is None:
+            return None
+        roster = self._fleet.membership().roster
+        return tuple(e.name for e in roster.active() if Role.CLIENT in e.roles)
+
+    def _of(self, run_id: str) -> ServedRun:
+        found = [run for name, run in self._runs.items() if name.startswith(run_id)]
+        if len(found) != 1 or not run_id:
+            raise AnabranchError(
+                "AB-771",
+                f"the daemon serves {len(found)} runs whose id begins with {run_id!r}.",
+                fix="give the id as `anabranch status` shows it.",
+            )
+        return found[0]
+
+
+def _record(plan: Plan, names: Sequence[str]) -> RunRecord:
+    """A run whose data nobody has seen yet: their digest is of who has them."""
+    return plan_record(plan, sha256("\n".join(names).encode()).hexdigest())
+
+
+def _locked(path: Path) -> FileLock:
+    with explained(path, "locking the daemon's folder"):
+        lock = FileLock(path)
+    if not lock.try_exclusive():
+        holder = lock.word() or "another process"
+        lock.close()
+        raise AnabranchError(
+            "AB-768",
+            f"{path.parent} is served by {holder} already.",
+            fix="submit plans to that daemon (`anabranch submit`), or end it (`anabranch drain`).",
+            kept="Nothing was started.",
+        )
+    lock.leave_word(f"process {os.getpid()}")
+    return lock
+
+
+def _nobody(why: str) -> AnabranchError:
+    return AnabranchError(
+        "AB-769",
+        f"the run has no clients: {why}.",
+        fix="enrol the sites first (`anabranch enrol`), or name them on loopback (--clients).",
+        kept="Nothing was started.",
+    )
+
+
+def _draining() -> AnabranchError:
+    return AnabranchError(
+        "AB-770",
+        "the daemon is being drained and takes no new runs.",
+        fix="submit the plan when it has started again.",
+        kept="Nothing was started.",
+    )

@@ -1,0 +1,205 @@
+"""One run of a daemon, in a thread of its own: preparation, rounds, and how it stands now."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from anabranch.api.conduct import conduct
+from anabranch.api.prepare import Prepared
+from anabranch.api.preparing import Preparation
+from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted, RunEnded, RunStarted
+from anabranch.coordinator.store import Store
+from anabranch.errors import AnabranchError
+from anabranch.plan import Plan
+from anabranch.plan.contract import canonical_json
+from anabranch.runtimes.http.server.desk import RunFacts
+from anabranch.runtimes.http.server.fleet_server import FleetServer
+from anabranch.runtimes.http.server.runtime import HttpRuntime
+from anabranch.runtimes.http.status import OpenPart, RunStatus, WaitingFor
+from anabranch.runtimes.local import InlineRuntime
+from anabranch.updates.sections import Sections
+
+__all__ = ["ServedRun"]
+
+Listener = Callable[[str, Event], None]
+
+
+@dataclass
+class ServedRun:
+    """A run that the daemon carries.
+
+    Attributes:
+        id: of the run.
+        plan: what is run.
+        names: its clients.
+        server: of the fleet.
+        store: folder of the store.
+        folder: where what sites told is kept.
+        listener: told every event, with the run's id.
+        patience: seconds that a stage of the preparation waits for sites.
+    """
+
+    id: str
+    plan: Plan
+    names: tuple[str, ...]
+    server: FleetServer
+    store: Path
+    folder: Path
+    listener: Listener
+    patience: float = 3600.0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _drained: bool = False
+    _state: str = "preparing"
+    _reason: str = ""
+    _round: int = 0
+    _seconds: float | None = None
+    _since: float = field(default_factory=time.monotonic)
+    _troubles: dict[str, str] = field(default_factory=dict)
+    _runtime: HttpRuntime | None = None
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, or go on after a restart."""
+        self._thread = threading.Thread(target=self._work, name=f"run {self.id}", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, drained: bool = False) -> None:
+        """End in good order after the round; ``drained``: it goes on when the daemon restarts."""
+        self._drained = drained
+        self._stop.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end; whether it came."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return not self.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            self._carried()
+        except AnabranchError as error:
+            self._failed(error)
+        except Exception as error:
+            # The last resort of a thread: a run that dies is shown as dead, with the reason.
+            self._failed(
+                AnabranchError(
+                    "AB-767",
+                    f"the run ended with an error that Anabranch does not know: "
+                    f"{type(error).__name__}: {error}.",
+                    fix="report it; the run goes on from its last round when the daemon restarts.",
+                    kept="Rounds that were committed are kept.",
+                )
+            )
+
+    def _carried(self) -> None:
+        shelf = self.server.counter.shelf
+        contract = shelf.put([canonical_json(self.plan.contract()).encode()])
+        facts = RunFacts(self.id, self.names, contract.digest)
+        with Store.open(self.store) as store:
+            self._runtime = runtime = HttpRuntime(
+                self.names, Sections(()), server=self.server, facts=facts
+            )
+            try:
+                last = max((stored.round for stored in store.rounds(self.id)), default=-1)
+                runtime.recover(last)
+                self._round = max(last, 0)
+                preparation = Preparation(
+                    self.plan, self.id, self.names, self.folder, self.patience, self._stop.is_set
+                )
+                prepared = preparation.prepared(runtime)
+                run = conduct(
+                    prepared, store, self.id, self._heard, self._stop.is_set, self._remote
+                )
+                self._state, self._reason = run.status, run.reason
+                if self._drained and run.status == "stopped":
+                    with store.session(self.id) as session:
+                        session.finish("running", "drained: goes on when the daemon starts again")
+            finally:
+                runtime.close()
+                shelf.drop(contract.digest)
+                if self._state in ("complete", "failed"):
+                    self.server.counter.spool.end(self.id)
+
+    def _remote(self, prepared: Prepared) -> HttpRuntime:
+        assert self._runtime is not None
+        own = InlineRuntime(prepared.simulant(None))
+        self._runtime.ready(prepared.program.broadcast_sections, own)
+        self._state = "running"
+        return self._runtime
+
+    def _failed(self, error: AnabranchError) -> None:
+        self._state, self._reason = "failed", str(error)
+        with Store.open(self.store) as store, store.session(self.id) as session:
+            session.finish("failed", str(error))
+        self.listener(self.id, RunEnded("failed", str(error), 0.0, {}, ()))
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._round = event.first_round - 1
+        elif isinstance(event, RoundCommitted):
+            self._round, self._seconds = event.round, event.seconds
+            self._since = time.monotonic()
+        elif isinstance(event, ClientTrouble):
+            self._troubles[event.client] = f"round {event.round}: {event.fate} {event.reason}"
+        self.listener(self.id, event)
+
+    def status(self) -> RunStatus:
+        """How it stands now."""
+        parts = self._open_parts()
+        state, reason = self._state, self._reason
+        if state in ("preparing", "running") and not self.alive:
+            state, reason = "dead", reason or "its thread has ended"
+        elif state in ("preparing", "running"):
+            missing = [w for part in parts for w in part.waiting]
+            state = "waiting" if missing else "working"
+            reason = "" if not missing else _waits_for(parts)
+        return RunStatus(
+            run=self.id,
+            name=self.plan.name,
+            state=state,
+            reason=reason,
+            round=self._round,
+            rounds=self.plan.rounds.count,
+            milliseconds=int(1000 * (time.monotonic() - self._since)),
+            last_round_milliseconds=int(1000 * (self._seconds or 0.0)),
+            open=parts,
+            troubles=tuple(f"{name}: {text}" for name, text in sorted(self._troubles.items()))[:50],
+        )
+
+    def _open_parts(self) -> tuple[OpenPart, ...]:
+        if self._runtime is None:
+            return ()
+        seen = self.server.seen()
+        return tuple(
+            OpenPart(
+                kind=task.kind.value,
+                round=task.round,
+                answered=task.answered,
+                milliseconds=int(1000 * task.seconds),
+                waiting=tuple(
+                    WaitingFor(
+                        client=name,
+                        fetched=name in task.offered,
+                        silent_milliseconds=int(1000 * seen[name]) if name in seen else -1,
+                    )
+                    for name in task.waiting
+                ),
+            )
+            for task in self._runtime.desk.status()
+        )
+
+
+def _waits_for(parts: tuple[OpenPart, ...]) -> str:
+    names = [w.client for part in parts for w in part.waiting]
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    seconds = min(part.milliseconds for part in parts) / 1000
+    return f"{parts[0].kind}: waits for {shown}, at most {seconds:.0f} s longer"

@@ -1,0 +1,108 @@
+"""A member of a fleet: enrolling with a token, and attending to every run of the fleet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anabranch.errors import AnabranchError
+from anabranch.fleet.roster import SignedRoster
+from anabranch.learners.threads import one_thread
+from anabranch.runtimes.http.client.joining import Attendance
+from anabranch.runtimes.http.client.line import Line, parsed
+from anabranch.runtimes.http.client.options import Credentials, JoinOptions, Route
+from anabranch.runtimes.http.client.places import MemberPlaces
+from anabranch.runtimes.http.messages import Enrolled, Hello
+from anabranch.runtimes.http.statements import Checker
+
+if TYPE_CHECKING:
+    from anabranch.client.home import ClientHome, Pins
+
+__all__ = ["attend", "enrol"]
+
+
+def enrol(
+    token: str,
+    home: ClientHome,
+    name: str = "",
+    options: JoinOptions | None = None,
+    route: Route | None = None,
+) -> tuple[Pins, bool]:
+    """Redeem a token: the client's key becomes a candidate, the coordinator's key is pinned.
+
+    Args:
+        token: as the operator gave it.
+        home: of the client; its identity is the one that is enrolled.
+        name: of the client, where the token does not say.
+        options: how patient.
+        route: proxies and authorities.
+
+    Returns:
+        What was pinned, and whether the roster lists the client already.
+
+    Raises:
+        AnabranchError: AB-732 the token is not whole, AB-733 it does not count, AB-734 the server
+            shows another key, AB-757 it does not hold the key that it shows.
+    """
+    from anabranch.fleet.enrolment import apply, check_pin, parse_token
+
+    given = parse_token(token)
+    options = options or JoinOptions()
+    line = Line(given.url, given.name or name, options, None, route)
+    try:
+        hello = parsed(Hello, line.send("GET", "/hello", based=False))
+        key = bytes.fromhex(hello.key)
+        check_pin(key, given.coordinator)
+        application = apply(given, home.identity, name)
+        content = application.model_dump_json().encode()
+        told = parsed(Enrolled, line.send("POST", "/enrolment", content=content))
+        Checker(told.name, key).require(told, told.signature, application.token)
+        return home.pin(given, told.name, key, given.url), told.admitted
+    finally:
+        line.close()
+
+
+def attend(
+    url: str,
+    places: MemberPlaces,
+    options: JoinOptions | None = None,
+    route: Route | None = None,
+) -> int:
+    """Work for every run of a fleet until told to stop; the number of answers that were taken.
+
+    Args:
+        url: of the coordinator; the pinned one when empty.
+        places: the site's data, policy and home.
+        options: how patient, and when to end.
+        route: proxies and authorities.
+
+    Raises:
+        AnabranchError: as `anabranch.runtimes.http.join`; AB-737 not enrolled, AB-763 the data have
+            changed.
+    """
+    options, home = options or JoinOptions(), places.home
+    credentials = None
+    if home is not None and home.enrolled:
+        pins = home.pins
+        url, credentials = url or pins.url, Credentials(home.identity, pins.coordinator_key)
+    line = Line(url, places.name, options, credentials, route)
+    try:
+        with one_thread():
+            hello = line.hello()
+            if hello.identities:
+                _learn_roster(line, home)
+            return Attendance(line, places).work()
+    finally:
+        line.close()
+
+
+def _learn_roster(line: Line, home: ClientHome | None) -> None:
+    if home is None:
+        return
+    try:
+        home.accept_roster(parsed(SignedRoster, line.send("GET", "/roster")))
+    except AnabranchError as error:
+        if error.code in ("AB-735", "AB-736"):
+            raise
+        raise AnabranchError(
+            error.code, error.message, fix=error.fix, kept="Nothing was computed or sent."
+        ) from error

@@ -1,0 +1,224 @@
+"""Where a member does its tasks: by the contract that it downloaded, under its own policy.
+
+The client trusts nothing but its own files and what is signed: the contract is named by its digest
+in every task, the plan is made of it here, and the site's policy is asked before anything is
+computed and again before anything leaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from anabranch.client.contract import plan_of_contract
+from anabranch.client.equipment import Equipment, build_program
+from anabranch.client.task import Fate, TaskKind
+from anabranch.errors import AnabranchError
+from anabranch.plan import Plan
+from anabranch.runtimes.http.client.joining import Place, Workplace
+from anabranch.runtimes.http.client.line import Line
+from anabranch.runtimes.http.client.options import not_the_protocol
+from anabranch.runtimes.http.client.site import (
+    OWN_SOURCES,
+    SiteData,
+    open_site,
+    public_part,
+)
+from anabranch.runtimes.http.memory import ClientMemory
+from anabranch.runtimes.http.messages import TaskOffer
+from anabranch.updates.container import Buffer, joined
+from anabranch.updates.wire import packed_parts
+
+if TYPE_CHECKING:
+    from anabranch.client.home import ClientHome
+
+__all__ = ["MemberPlaces"]
+
+_RUNS: Final = 8
+_DOCUMENT: Final = 64 << 20
+
+
+@dataclass
+class _Joined:
+    """A run at this client."""
+
+    plan: Plan
+    memory: ClientMemory | None = None
+    site: SiteData | None = None
+    workplace: Workplace | None = None
+    equipment: str = ""
+
+
+@dataclass
+class MemberPlaces:
+    """The runs that a member works for.
+
+    Attributes:
+        name: of the client.
+        data: the site's folder or file; None for public sources only.
+        directory: for memories between rounds; one folder a run.
+        home: policy, log and proofs; None on loopback without identities.
+        engine: how models are trained here.
+    """
+
+    name: str
+    data: Path | None
+    directory: Path
+    home: ClientHome | None = None
+    engine: str = "auto"
+    _runs: dict[str, _Joined] = field(default_factory=dict)
+    _read: tuple[int, ...] = ()
+
+    def place(self, offer: TaskOffer, line: Line) -> Place:
+        """Where a task is done, once the site agrees.
+
+        Raises:
+            AnabranchError: AB-743, AB-744 declined; AB-2xx the data; AB-3xx the model; AB-763 the
+                data have changed under the run.
+        """
+        if not offer.run or not offer.contract:
+            raise not_the_protocol("its task belongs to no run")
+        self._unchanged()
+        run = self._run(offer, line)
+        if self.home is not None:
+            asked = self.home.gate.asked(offer.run, offer.task, offer.kind.value, offer.round)
+            asked.require()
+        place = self._prepared(run, offer, line)
+        return _Watched(place, self.home) if self.home is not None else place
+
+    def memories(self) -> Mapping[str, ClientMemory]:
+        """Of the runs at hand."""
+        return {name: run.memory for name, run in self._runs.items() if run.memory is not None}
+
+    def told(self, task: str, fate: Fate) -> None:
+        """The coordinator told what became of a task."""
+        if self.home is not None:
+            self.home.gate.told(task, fate)
+
+    def _run(self, offer: TaskOffer, line: Line) -> _Joined:
+        found = self._runs.get(f"{offer.run}/{offer.contract}")
+        if found is not None:
+            return found
+        contract = json.loads(document(line, offer.contract))
+        if not isinstance(contract, dict):
+            raise not_the_protocol("its contract is not a JSON object")
+        if self.home is not None:
+            roster = self.home.roster
+            members = len(list(roster.active())) if roster is not None else 0
+            self.home.contracts.consider(contract, offer.contract, members).require()
+        plan = plan_of_contract(contract, offer.contract, str(self.data or "."))
+        plan = plan.replace(runtime=plan.runtime.replace(engine=self.engine))
+        while len(self._runs) >= _RUNS:
+            del self._runs[next(iter(self._runs))]
+        run = self._runs[f"{offer.run}/{offer.contract}"] = _Joined(plan)
+        return run
+
+    def _prepared(self, run: _Joined, offer: TaskOffer, line: Line) -> Place:
+        if run.workplace is not None and run.equipment == offer.equipment:
+            return run.workplace
+        try:
+            equipment = Equipment.model_validate_json(document(line, offer.equipment))
+        except ValidationError as error:
+            raise not_the_protocol("its equipment is not the declared JSON object") from error
+        own = run.plan.data.source in OWN_SOURCES
+        if own and run.site is None:
+            run.site = open_site(run.plan, self.name, self._folder())
+        if offer.kind is TaskKind.STATISTICS or equipment.stage != "ready":
+            if run.site is None:
+                raise not_the_protocol("it asks for statistics of public data")
+            return _Statistics(run.site, equipment)
+        data = (
+            run.site.examples(equipment)
+            if run.site is not None
+            else public_part(run.plan, self.name)
+        )
+        shape = data.train.x.shape[1:]
+        tokens = equipment.tokens
+        program = build_program(run.plan, shape, equipment.classes, tokens)
+        sealer = self.home.vault if self.home is not None else None
+        run.memory = ClientMemory(self.directory / offer.run, program.memory.size, sealer)
+        run.equipment = offer.equipment
+        run.workplace = Workplace(program, data, run.memory)
+        return run.workplace
+
+    def _folder(self) -> Path:
+        if self.data is None:
+            raise AnabranchError(
+                "AB-762",
+                "the contract is about data of the sites, and this client was given none.",
+                fix="join with --data DIR, the folder or file of this site.",
+                kept="Nothing was sent.",
+            )
+        return self.data
+
+    def _unchanged(self) -> None:
+        """Refuse to go on when the data folder was exchanged under a running client."""
+        if self.data is None:
+            return
+        seen = _stamp(self.data)
+        if self._read and seen != self._read:
+            raise AnabranchError(
+                "AB-763",
+                f"the data in {self.data} have changed or are gone since this client began.",
+                fix="put the data back, or start the client again so that it reads them anew.",
+                kept="Nothing was sent.",
+            )
+        self._read = seen
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file or the files of a folder change; (0,) when there are none."""
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        found = [file.stat() for file in files if file.is_file()]
+    except OSError:
+        return (0,)
+    return tuple(number for s in found for number in (s.st_ino, s.st_size, s.st_mtime_ns)) or (0,)
+
+
+def document(line: Line, digest: str) -> bytes:
+    """A small download whose size is not known, checked against its name.
+
+    Raises:
+        AnabranchError: AB-714 the bytes are not those of the name; as `Line.send`.
+    """
+    content = line.send("GET", f"/blobs/{digest}").content
+    if len(content) > _DOCUMENT or hashlib.sha256(content).hexdigest() != digest:
+        raise AnabranchError(
+            "AB-714",
+            "the download is not the bytes that its name promises.",
+            fix="look at what stands between client and coordinator (a proxy that changes "
+            "content?).",
+            kept="Nothing was sent.",
+        )
+    return content
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """Declared sums over this site's training rows."""
+
+    site: SiteData
+    equipment: Equipment
+
+    def answer(self, offer: TaskOffer, name: str, content: Buffer) -> tuple[Buffer, ...]:
+        return packed_parts(*self.site.answer(self.equipment))
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A place whose answers leave only when the site's policy says so, and are written down."""
+
+    inner: Place
+    home: ClientHome
+
+    def answer(self, offer: TaskOffer, name: str, content: Buffer) -> tuple[Buffer, ...]:
+        parts = (joined(self.inner.answer(offer, name, content)),)
+        self.home.gate.leaving(offer.run, offer.task, offer.round, parts[0]).require()
+        return parts
