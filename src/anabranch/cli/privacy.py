@@ -11,6 +11,7 @@ from anabranch.cli import ledgers
 from anabranch.cli.options import AsJson
 from anabranch.cli.output import print_json, print_table, say
 from anabranch.cli.privacy_plan import plan_privacy
+from anabranch.cli.privacy_report import report
 from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ app.command("status")(ledgers.status)
 app.command("verify")(ledgers.verify)
 app.command("export")(ledgers.export)
 app.command("plan")(plan_privacy)
+app.command("report")(report)
 
 
 class SamplingChoice(StrEnum):
