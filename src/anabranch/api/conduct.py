@@ -49,7 +49,7 @@ from anabranch.plan.limits import Limits
 from anabranch.privacy.door import ReleaseDoor
 from anabranch.runtimes.local import LocalSetup, holdout_shards, local_runtime
 
-__all__ = ["conduct", "new_record"]
+__all__ = ["conduct", "new_record", "plan_record"]
 
 _INDIVIDUAL_LIMIT = 5000
 """Clients above which a simulation reports sums only: per-client columns would fill the store."""
@@ -57,14 +57,18 @@ _INDIVIDUAL_LIMIT = 5000
 
 def new_record(prepared: Prepared) -> RunRecord:
     """What the store needs to know about a new run."""
-    plan = prepared.plan
+    return plan_record(prepared.plan, prepared.federation.digest())
+
+
+def plan_record(plan: Plan, data_digest: str) -> RunRecord:
+    """A new run of a plan, whose data are known by a digest only."""
     resolved = plan.resolved()
     return RunRecord(
         name=plan.name,
         plan=resolved.model_dump(mode="json"),
         plan_digest=_digest(resolved),
         contract_digest=plan.contract_digest,
-        data_digest=prepared.federation.digest(),
+        data_digest=data_digest,
         seed=plan.seed,
         versions=_versions(),
         trust_line=trust_line(plan),
