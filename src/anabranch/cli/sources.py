@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anabranch.cli.guard import ExitCode
-from anabranch.cli.options import AsJson, Changes, PlanFile
+from anabranch.cli.options import AsJson, Changes
 from anabranch.cli.output import print_json, print_table, say, write_text
 from anabranch.errors import AnabranchError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anabranch.data.schema import DataSchema
     from anabranch.plan import Plan
 
-__all__ = ["app", "check"]
+__all__ = ["app", "check", "schema_of"]
 
 app = typer.Typer(no_args_is_help=True, help="Sources of data, their provenance, their clients.")
 
@@ -99,29 +99,41 @@ def _data_plan(target: str, changes: list[str]) -> tuple[DataPlan, int]:
 
 
 def check(
-    plan: PlanFile,
+    plan: Annotated[Path, typer.Argument(help="A plan, or a kit.", metavar="PLAN|KIT")],
     data: Annotated[
         Path,
         typer.Option("--data", metavar="DIR", help="A site's folder (data, site.toml) or file."),
     ],
     changes: Changes = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE", help="With a kit: the site's own policy."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check offline whether a site's data fit a plan.
+    """Check offline whether a site's data fit a plan or a kit.
 
-    Nothing is sent, and the report holds no value of a person.
+    Of a kit also its signature, its contract in words, own code, and the site's policy. Nothing is
+    sent, and the report holds no value of a person.
     """
+    import zipfile
+
+    if zipfile.is_zipfile(plan):
+        from anabranch.cli.sites import check_kit
+
+        check_kit(plan, data, policy, as_json=as_json)
+        return
     from anabranch.data.check import check_site
     from anabranch.plan import load_plan
 
     loaded = load_plan(plan, changes or (), os.environ)
-    found = check_site(_schema(loaded), data, minimum=loaded.data.min_count)
+    found = check_site(schema_of(loaded), data, minimum=loaded.data.min_count)
     say(found.json() if as_json else found.text())
     if not found.fits:
         raise typer.Exit(ExitCode.ERROR)
 
 
-def _schema(plan: Plan) -> DataSchema:
+def schema_of(plan: Plan) -> DataSchema:
     """The plan's own data schema, else that of its source.
 
     Raises:

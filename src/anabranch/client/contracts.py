@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from pydantic import Field
@@ -136,6 +136,15 @@ class ContractBook:
         """A contract that was shown."""
         held = self._vault.get(_SHOWN + digest)
         return dict(json.loads(held)) if held is not None else None
+
+    def changes(self) -> Iterator[str]:
+        """What every waiting contract changes of the one of its name that was approved last."""
+        for digest, agreed in self.shown().items():
+            contract = self.read(digest) or {}
+            before = self._approved_before(str(contract.get("name", "")))
+            if not agreed and before is not None:
+                for change in amendments(self.read(before) or {}, contract):
+                    yield f"{digest[:16]} changes {change}"
 
     def shown(self) -> Mapping[str, bool]:
         """Every contract that was shown, by digest: whether it is approved."""

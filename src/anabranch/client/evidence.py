@@ -59,6 +59,26 @@ class Evidence:
         """Every head of a run that was shown, in order."""
         return tuple(_read(self._file(run), SignedHead))
 
+    def every_head(self) -> tuple[SignedHead, ...]:
+        """The heads of all runs."""
+        files = sorted(self._folder.glob("heads-*.jsonl"))
+        return tuple(signed for file in files for signed in _read(file, SignedHead))
+
+    def exported(self) -> str:
+        """Every head, to be compared at another client (`foreign`)."""
+        return "".join(signed.model_dump_json() + "\n" for signed in self.every_head())
+
+    def foreign(self, path: Path) -> tuple[SignedHead, ...]:
+        """The heads that another client exported; only those that our coordinator signed count.
+
+        Raises:
+            AnabranchError: AB-748 a line is damaged or not signed by our coordinator.
+        """
+        found = tuple(_read(path, SignedHead))
+        for signed in found:
+            signed.verified(self._key)
+        return found
+
     def shown(self, run: str, heads: Sequence[SignedHead]) -> Head | None:
         """Check that rounds go on from those shown before, and keep them; the latest.
 

@@ -27,6 +27,7 @@ class Gate:
         policy: the site's rules.
         who: fingerprint of the coordinator, for the log.
         clock: seconds since 1970 by the site's clock.
+        withdrawn: whether the site has withdrawn; asked every time.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Gate:
         policy: ClientPolicy,
         who: Callable[[], str],
         clock: Callable[[], float] = time.time,
+        withdrawn: Callable[[], bool] = lambda: False,
     ) -> None:
         self._log, self._policy = log, policy
-        self._who, self._clock = who, clock
+        self._who, self._clock, self._withdrawn = who, clock, withdrawn
         self._sent: deque[tuple[float, int]] = deque()
         self._left: set[tuple[str, str]] = set()
         for part in contributions(read_log(log.path)):
@@ -84,6 +86,8 @@ class Gate:
         now = datetime.fromtimestamp(self._clock()).time()
         facts = TaskFacts(run, round_, now, size, self._sent_day())
         decision = self._policy.judge_task(facts)
+        if self._withdrawn():
+            decision = Decision(False, "this site has withdrawn", "AB-743")
         if not decision.accepted:
             details = _details(run, task, round_) | {"reason": decision.reason}
             self._log.add("declined", self._who(), details, durable=True)

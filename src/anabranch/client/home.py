@@ -5,6 +5,7 @@ it whatever it did::
 
     HOME/
       lock
+      withdrawn      there only after `anabranch withdraw`
       log.jsonl      what was asked, decided and sent; plain text
       evidence/      heads and receipts, signed by the coordinator; plain text
       vault/         identity, pins, contracts, cached models, two-phase memory; encrypted
@@ -35,7 +36,12 @@ from anabranch.fleet.identity import PUBLIC_KEY, Identity, fingerprint
 from anabranch.fleet.roster import Roster, SignedRoster, check_successor
 from anabranch.values import Value
 
-__all__ = ["ClientHome", "Pins"]
+__all__ = ["LOG_FILE", "WITHDRAWN_FILE", "ClientHome", "Pins"]
+
+LOG_FILE: Final = "log.jsonl"
+
+WITHDRAWN_FILE: Final = "withdrawn"
+"""A file that ends all work of the client with its next task, whoever puts it there."""
 
 _IDENTITY: Final = "identity"
 _PINS: Final = "pins"
@@ -101,12 +107,12 @@ class ClientHome:
             self.vault = open_vault(self.path / "vault", key, apart_from=data)
             self._pins = self._read_pins()
             self.identity = self._identity()
-            self.log = ClientLog(self.path / "log.jsonl", clock)
+            self.log = ClientLog(self.path / LOG_FILE, clock)
         except BaseException:
             os.close(self._lock)
             raise
         self.contracts = ContractBook(self.vault, self.log, self.policy, self._who, clock)
-        self.gate = Gate(self.log, self.policy, self._who, clock)
+        self.gate = Gate(self.log, self.policy, self._who, clock, self._withdrawn)
 
     def __enter__(self) -> ClientHome:
         return self
@@ -212,6 +218,9 @@ class ClientHome:
         made = Identity.generate()
         self.vault.put(_IDENTITY, made.secret)
         return made
+
+    def _withdrawn(self) -> bool:
+        return (self.path / WITHDRAWN_FILE).exists()
 
     def _who(self) -> str:
         return fingerprint(self._pins.coordinator_key) if self._pins is not None else ""

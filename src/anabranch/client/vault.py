@@ -27,7 +27,7 @@ from anabranch.errors import AnabranchError
 from anabranch.sealing import KEY_BYTES, PassphraseCost, key_of_passphrase, open_sealed, seal
 from anabranch.values import Value
 
-__all__ = ["FileKey", "KeyringKey", "PassphraseKey", "Vault", "VaultKey", "open_vault"]
+__all__ = ["FileKey", "KeyringKey", "PassphraseKey", "Vault", "VaultKey", "kind_of", "open_vault"]
 
 HEADER: Final = "vault.json"
 _SUFFIX: Final = ".sealed"
@@ -255,6 +255,15 @@ def open_vault(path: Path, key: VaultKey, *, apart_from: Sequence[Path] = ()) ->
     if inner is None:
         raise _locked(f"the {header.kind} is not the one that the vault was made with")
     return Vault(path, inner, header.kind)
+
+
+def kind_of(header: Path) -> Kind | None:
+    """What opens the vault with this header; None when there is no vault yet.
+
+    Raises:
+        AnabranchError: AB-747 the header is damaged.
+    """
+    return _header(header).kind if header.exists() else None
 
 
 def _made(path: Path, key: VaultKey) -> Vault:

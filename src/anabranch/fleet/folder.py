@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ from anabranch.fleet.roster import (
     ROSTER_FILE,
     Role,
     Roster,
+    SignedRoster,
     check_successor,
     sign_roster,
     write_roster,
@@ -188,15 +189,48 @@ class FleetFolder:
     def admit(self, federation: Identity) -> tuple[Candidate, ...]:
         """Sign a roster that lists every waiting candidate whose name is free; who was admitted."""
         with self.changing():
-            roster, admitted = self.membership().roster, []
-            for candidate in self.waiting():
-                if roster.of_name(candidate.name) is None:
-                    roster = roster.added(candidate.name, candidate.key, candidate.roles)
-                    admitted.append(candidate)
+            draft, admitted = self.draft()
             if admitted:
-                roster = _one_step(self.membership().roster, roster)
-                self.publish(roster, federation)
-        return tuple(admitted)
+                self.publish(draft, federation)
+        return admitted
+
+    def draft(
+        self, revoke: Sequence[str] = (), reason: str = ""
+    ) -> tuple[Roster, tuple[Candidate, ...]]:
+        """The next roster, unsigned, and the candidates that it lists.
+
+        It is what is carried to where the federation key lies (`publish_signed` takes it back).
+
+        Args:
+            revoke: members whose keys end with it.
+            reason: why.
+
+        Raises:
+            AnabranchError: AB-737 no active member has such a name.
+        """
+        present = self.membership().roster
+        roster, admitted = present, []
+        for name in revoke:
+            roster = roster.revoked(name, reason)
+        for candidate in self.waiting():
+            if roster.of_name(candidate.name) is None:
+                roster = roster.added(candidate.name, candidate.key, candidate.roles)
+                admitted.append(candidate)
+        return (_one_step(present, roster) if roster != present else present), tuple(admitted)
+
+    def publish_signed(self, signed: SignedRoster) -> Roster:
+        """Put a roster in force that was signed elsewhere.
+
+        Raises:
+            AnabranchError: AB-735 not by the fleet's federation key, AB-736 it does not follow the
+                present one, AB-6xx from the disk.
+        """
+        with self.changing():
+            roster = signed.verified(self.settings.federation)
+            present = self.membership().roster
+            check_successor(present if present.version else None, roster)
+            write_roster(self.path / ROSTER_FILE, signed)
+        return roster
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -214,7 +248,7 @@ class FleetFolder:
 
 
 def _one_step(before: Roster, after: Roster) -> Roster:
-    """Several additions as one version."""
+    """Several changes as one version."""
     version = before.version + 1
     entries = tuple(
         entry if before.of_key(entry.key) else entry.replace(since=version)

@@ -31,6 +31,7 @@ __all__ = [
     "SignedRoster",
     "Status",
     "check_successor",
+    "read_draft",
     "read_roster",
     "sign_roster",
     "write_roster",
@@ -254,6 +255,20 @@ def read_roster(path: Path) -> SignedRoster:
         raise _unsigned(f"{path} cannot be read ({error.strerror or error})") from error
     except ValidationError as error:
         raise _unsigned(f"{path} is not a signed roster") from error
+
+
+def read_draft(path: Path) -> Roster:
+    """Read an unsigned roster that was carried to the federation key.
+
+    Raises:
+        AnabranchError: AB-735 it cannot be read or is not a roster.
+    """
+    try:
+        return Roster.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise _unsigned(f"{path} cannot be read ({error.strerror or error})") from error
+    except ValidationError as error:
+        raise _unsigned(f"{path} is not the draft of a roster") from error
 
 
 def write_roster(path: Path, signed: SignedRoster) -> None:
