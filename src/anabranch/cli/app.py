@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from anabranch.cli import plans, privacy, runs, sources
+from anabranch.cli import fleets, plans, privacy, runs, sites, sources
 from anabranch.cli.demo import demo
 from anabranch.cli.guard import GuardedGroup
 from anabranch.cli.init import init
+from anabranch.cli.joining import join
 from anabranch.cli.output import say
 from anabranch.cli.running import report, resume, simulate
+from anabranch.cli.serving import drain, serve, stop, submit
+from anabranch.cli.status import status
 
 __all__ = ["app"]
 
@@ -53,9 +56,22 @@ app.command("demo")(demo)
 app.command("simulate")(simulate)
 app.command("resume")(resume)
 app.command("report")(report)
+app.command("serve")(serve)
+app.command("join")(join)
+app.command("submit")(submit)
+app.command("status")(status)
+app.command("stop")(stop)
+app.command("drain")(drain)
 app.add_typer(runs.app, name="runs")
 app.add_typer(plans.app, name="plan")
 app.add_typer(sources.app, name="data")
 app.add_typer(privacy.app, name="privacy")
 app.command("check")(sources.check)
+app.command("pki")(fleets.pki)
+app.add_typer(fleets.roster_app, name="roster")
+app.add_typer(fleets.enrol_app, name="enrol")
+app.command("kit")(fleets.kit)
+app.command("approve")(sites.approve)
+app.command("verify")(sites.verify)
+app.command("withdraw")(sites.withdraw)
 app.command("init")(init)
