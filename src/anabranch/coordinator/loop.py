@@ -19,6 +19,7 @@ from anabranch.algorithms.base import RoundContext, ServerState
 from anabranch.client.program import ClientProgram
 from anabranch.coordinator.aggregate import Aggregated, aggregate
 from anabranch.coordinator.asking import Asking, open_tasks
+from anabranch.coordinator.chosen import selection_events
 from anabranch.coordinator.collect import Collected, OpenWork, gather
 from anabranch.coordinator.downlink import Downstream, Sending
 from anabranch.coordinator.evaluation import Evaluation, Evaluator
@@ -110,6 +111,8 @@ class Coordinator:
         state = self._next(state, aggregated, progress, collected, kept)
         state = replace(state, extra={**state.extra, **sending.kept(collected)})
         record = round_record(number, collected, aggregated, evaluation, times, self.names)
+        chosen = selection_events(self.asking.taken())
+        record = replace(record, events=(*chosen, *record.events))
         if isinstance(self.runtime, VirtualRuntime):
             record = replace(record, metrics={**record.metrics, VIRTUAL_SECONDS: state.clock})
         if self.journal.add(replace(record, state=state.arrays())):
