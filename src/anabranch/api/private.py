@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anabranch.api.prepare import Prepared
+from anabranch.client.inside import InsideNoise, units_of
 from anabranch.coordinator.asking import Asking
-from anabranch.coordinator.releasing import OpenReleases, PrivateReleases, Releases
+from anabranch.coordinator.releasing import OpenReleases, PrivateReleases
+from anabranch.coordinator.site_releases import SiteReleases
 from anabranch.coordinator.store.ledger import PopulationLedger, RunLedger
 from anabranch.fleet.selection import SecretDraw
 from anabranch.plan.mechanism import check_promise
-from anabranch.plan.promise import Promise, promise_of
+from anabranch.plan.promise import Promise, local_schedule, promise_of
 from anabranch.privacy.door import ReleaseDoor
+from anabranch.privacy.events import GaussianEvent
 from anabranch.privacy.mechanisms import DistributedNoise
 
 __all__ = ["Protection", "protection_of"]
@@ -34,7 +37,7 @@ class Protection:
     """
 
     prepared: Prepared
-    releases: Releases
+    releases: OpenReleases | PrivateReleases | SiteReleases
     ledger: RunLedger | None = None
 
     @property
@@ -44,10 +47,11 @@ class Protection:
 
     def guard(self, asking: Asking) -> Asking:
         """Who takes part is secret, and limited where the promise says so."""
-        if self.ledger is None or not isinstance(self.releases, PrivateReleases):
+        if self.ledger is None or isinstance(self.releases, OpenReleases):
             return asking
         ledger = self.ledger
-        asking.draw = lambda number: SecretDraw(ledger.coins(number), number)
+        if isinstance(self.releases, PrivateReleases):
+            asking.draw = lambda number: SecretDraw(ledger.coins(number), number)
         asking.gate = self.releases
         return asking
 
@@ -66,6 +70,10 @@ def protection_of(prepared: Prepared, run_id: str, store: Path) -> Iterator[Prot
             leaves nothing to learn.
     """
     plan, mechanism = prepared.plan, prepared.program.mechanism
+    if prepared.program.inside is not None:
+        with _inside(prepared, prepared.program.inside, run_id, store) as protection:
+            yield protection
+        return
     if plan.privacy is None or mechanism is None:
         yield Protection(prepared, OpenReleases(ReleaseDoor()))
         return
@@ -77,6 +85,39 @@ def protection_of(prepared: Prepared, run_id: str, store: Path) -> Iterator[Prot
             prepared = replace(prepared, program=program)
         releases = PrivateReleases(promise, mechanism, ledger, prepared.federation.names, plan.seed)
         yield Protection(prepared, releases, ledger)
+
+
+@contextmanager
+def _inside(
+    prepared: Prepared, inside: InsideNoise, run_id: str, store: Path
+) -> Iterator[Protection]:
+    """A run whose sites make the noise: every site has its own line in the ledger."""
+    plan, train, names = prepared.plan, prepared.federation.train, prepared.federation.names
+    assert plan.privacy is not None  # only such a plan makes noise inside sites
+    unit = plan.privacy.unit
+    sites = {name: units_of(train.of(n), unit, name) for n, name in enumerate(names)}
+    promise = promise_of(plan, len(names), sites)
+    planned = {
+        line.site: event
+        for line in promise.lines
+        for event in line.charges
+        if line.site and isinstance(event, GaussianEvent)
+    }
+    steps = {
+        name: local_schedule(inside.mechanism, plan.local, units)[1]
+        for name, units in sites.items()
+    }
+    charges = {name: replace(event, rounds=steps[name]) for name, event in planned.items()}
+    noise = {name: event.noise_multiplier for name, event in planned.items()}
+    with PopulationLedger.open(store / LEDGERS, promise.opened) as population:
+        ledger = population.begin(promise.allotted(run_id, plan.contract_digest))
+        program = replace(
+            prepared.program,
+            inside=replace(inside, multipliers=noise),
+            secret=ledger.client_key(),
+        )
+        releases = SiteReleases(charges, ledger, names, ReleaseDoor())
+        yield Protection(replace(prepared, program=program), releases, ledger)
 
 
 def checked_promise(prepared: Prepared) -> Promise:

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from anabranch.client.inside import InsideNoise
 from anabranch.client.program import ClientProgram
 from anabranch.data.preprocess import Preprocessor
 from anabranch.data.schema import DataSchema
@@ -20,6 +21,7 @@ from anabranch.learners.build import ModuleFactory, build_learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.plan import Plan
 from anabranch.plan.mechanism import mechanism_of
+from anabranch.plan.privacy import LocalDpSgd
 from anabranch.randomness import derived_seed
 from anabranch.updates.sections import Section, Sections
 from anabranch.updates.stages import compile_stages
@@ -109,4 +111,12 @@ def build_program(
         base=base,
         mechanism=mechanism_of(plan, learner.layout.averaged),
         downlink=plan.updates.downlink,
+        inside=_inside(plan),
     )
+
+
+def _inside(plan: Plan) -> InsideNoise | None:
+    """Noise that is made inside local training, where the plan promises it."""
+    if plan.privacy is None or not isinstance(plan.privacy.mechanism, LocalDpSgd):
+        return None
+    return InsideNoise(plan, plan.privacy.mechanism)

@@ -55,7 +55,7 @@ def _train(
     data: Examples,
 ) -> Reply:
     kept = program.memory.split(memory) if program.memory.size else {}
-    job = _job(program, task, broadcast, kept)
+    job = _job(program, task, broadcast, kept, data)
     start = program.whole_vector(broadcast["model"], memory)
     result = program.learner.train(start, data, job)
     work = _work(program, start, result, job, len(data))
@@ -101,23 +101,22 @@ def _bounded(
 ) -> Update:
     """What leaves a client of a private run: the bounded update, and nothing else."""
     weight = program.weight.weight(work.examples, work.steps)
-    own = (
-        SecretStream.system()
-        if program.secret is None
-        else SecretStream.keyed(program.secret, "client", task.name, str(task.round), task.task)
-    )
     return mechanism.encode(
         np.asarray(values["delta"], np.float32),
         float(broadcast[CLIP_NORM.name][0]),
         min(1.0, weight / program.weight.bound),
         task.round,
         program.seed,
-        own,
+        _secrets(program, task),
     )
 
 
 def _job(
-    program: ClientProgram, task: Task, broadcast: Broadcast, kept: dict[str, Vector]
+    program: ClientProgram,
+    task: Task,
+    broadcast: Broadcast,
+    kept: dict[str, Vector],
+    data: Examples,
 ) -> TrainingJob:
     training = program.training
     return TrainingJob(
@@ -130,7 +129,17 @@ def _job(
         draws=derived_seed(program.seed, "draws", task.draw, task.name),
         client=task.name,
         fraction=task.fraction,
+        private=program.inside.steps(data, task.name, lambda: _secrets(program, task))
+        if program.inside is not None
+        else None,
     )
+
+
+def _secrets(program: ClientProgram, task: Task) -> SecretStream:
+    """A client's own randomness: of its operating system, or of the run in a simulation."""
+    if program.secret is None:
+        return SecretStream.system()
+    return SecretStream.keyed(program.secret, "client", task.name, str(task.round), task.task)
 
 
 def _work(
@@ -163,6 +172,8 @@ def _declared(
     vectors = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
     scalars = {name: float(v) for name, v in values.items() if not isinstance(v, np.ndarray)}
     scalars[WEIGHT] = program.weight.weight(work.examples, work.steps)
+    if program.inside is not None:
+        return Update(vectors, scalars)  # counts and losses would tell of the data
     scalars["examples"] = float(work.examples)
     scalars["steps"] = float(work.steps)
     scalars["train_examples"] = float(result.examples_seen)

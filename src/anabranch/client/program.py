@@ -13,6 +13,7 @@ import numpy as np
 
 from anabranch.aggregation.weighting import WeightRule
 from anabranch.algorithms.base import Algorithm
+from anabranch.client.inside import InsideNoise
 from anabranch.learners.base import Learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.learners.training import LocalTraining
@@ -90,6 +91,7 @@ class ClientProgram:
         rounds: planned number of rounds, for schedules.
         base: initial whole vector; gives the values of local and frozen parameters.
         mechanism: of a private run: bounds the update, and says all that may leave in training.
+        inside: of a private run whose noise is made inside local training.
         secret: of simulated clients that add noise; real ones ask their operating system.
         downlink: how broadcasts are encoded; None for float32.
     """
@@ -104,6 +106,7 @@ class ClientProgram:
     rounds: int
     base: Vector
     mechanism: Mechanism | None = None
+    inside: InsideNoise | None = None
     secret: bytes | None = field(default=None, repr=False, compare=False)
     downlink: Downlink | None = None
 
@@ -122,8 +125,8 @@ class ClientProgram:
         """The type of a training update; in a private run what the mechanism bounds, no more."""
         if self.mechanism is not None:
             return Sections(self.mechanism.sections())
-        own = self.algorithm.sections(self.dim)
-        return Sections((*own, self.weight.section(), *DIAGNOSTICS))
+        own = (*self.algorithm.sections(self.dim), self.weight.section())
+        return Sections(own if self.inside is not None else (*own, *DIAGNOSTICS))
 
     @cached_property
     def broadcast_sections(self) -> Sections:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from anabranch.errors import AnabranchError
+from anabranch.learners.training import LocalTraining
 from anabranch.plan.privacy import (
     CentralGaussian,
     DistributedNoise,
@@ -30,7 +31,7 @@ from anabranch.privacy.events import (
 )
 from anabranch.privacy.ledger import Allotted, Charge, Line, MatrixEvent, Opened, epsilon_of
 
-__all__ = ["Promise", "promise_of"]
+__all__ = ["Promise", "local_schedule", "promise_of"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,12 @@ def promise_of(plan: Plan, clients: int, sites: Mapping[str, int] | None = None)
     if plan.privacy is None:
         raise ValueError("the plan promises nothing")
     return _Maker(plan, plan.privacy, clients, dict(sites or {})).promise()
+
+
+def local_schedule(mechanism: LocalDpSgd, training: LocalTraining, units: int) -> tuple[float, int]:
+    """Probability of a unit to be in a step, and the steps of one round, at a site of ``units``."""
+    rate = min(1.0, mechanism.batch / max(units, 1))
+    return rate, training.steps or max(1, round((training.epochs or 1) / rate))
 
 
 @dataclass(frozen=True)
@@ -300,8 +307,7 @@ class _Maker:
 
     def _site(self, mechanism: LocalDpSgd, units: int) -> GaussianEvent:
         local = self.plan.local
-        rate = min(1.0, mechanism.batch / max(units, 1))
-        steps = local.steps or max(1, round((local.epochs or 1) / rate))
+        rate, steps = local_schedule(mechanism, local, units)
         template = replace(
             self._gaussian(1.0, steps * (self.plan.rounds.count + self.privacy.spares)),
             sampling=PoissonSampling(rate),

@@ -2,11 +2,13 @@
 
 from anabranch.plan.rules.base import Alternative, Note, Rule
 from anabranch.plan.rules.compression import RULES as COMPRESSION
+from anabranch.plan.rules.inside import RULES as INSIDE
 from anabranch.plan.rules.mechanism import RULES as MECHANISM
 from anabranch.plan.rules.memory import RULES as MEMORY
 from anabranch.plan.rules.normalisation import RULES as NORMALISATION
 from anabranch.plan.rules.notes import notes
 from anabranch.plan.rules.optimizer import RULES as OPTIMIZER
+from anabranch.plan.rules.secure import RULES as SECURE
 from anabranch.plan.rules.selection import RULES as SELECTION
 from anabranch.plan.rules.stages import RULES as STAGES
 from anabranch.plan.rules.weighting import RULES as WEIGHTING
@@ -22,5 +24,7 @@ RULES: tuple[Rule, ...] = (
     *NORMALISATION,
     *SELECTION,
     *MECHANISM,
+    *INSIDE,
+    *SECURE,
 )
 """Every rule, in the order in which a plan is judged."""

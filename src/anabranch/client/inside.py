@@ -1,0 +1,98 @@
+"""Noise that is made inside local training (DP-SGD): what one site does to keep its own promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from anabranch.data.federation import Examples
+from anabranch.errors import AnabranchError
+from anabranch.learners.private_sgd import PrivateSteps
+from anabranch.plan.privacy import LocalDpSgd
+from anabranch.plan.promise import local_schedule, promise_of
+from anabranch.plan.schema import Plan
+from anabranch.privacy.events import GaussianEvent, Unit
+from anabranch.privacy.noise import SecretStream
+
+__all__ = ["InsideNoise", "units_of"]
+
+
+def units_of(data: Examples, unit: Unit, client: str) -> int:
+    """How many units of privacy one site's training examples hold.
+
+    Raises:
+        AnabranchError: AB-981 the unit is a subject, and the data do not say whose rows they are.
+    """
+    if unit is Unit.EXAMPLE:
+        return len(data)
+    if data.subjects is None:
+        raise AnabranchError(
+            "AB-981",
+            f"client {client!r}: the unit of privacy is 'subject', and the data do not say which "
+            "rows belong to one person.",
+            fix='name the column of the person in the data schema (subject = "patient_id"), or '
+            'promise privacy for examples (privacy.unit = "example").',
+            kept="Nothing was trained.",
+        )
+    return len(np.unique(data.subjects))
+
+
+@dataclass(frozen=True)
+class InsideNoise:
+    """The mechanism of every site, and each site's noise.
+
+    Attributes:
+        plan: says what is promised.
+        mechanism: clip norm, batch, contributions.
+        multipliers: noise of simulated sites by name; a deployed site finds its own.
+    """
+
+    plan: Plan
+    mechanism: LocalDpSgd
+    multipliers: Mapping[str, float] = field(default_factory=dict)
+
+    def steps(
+        self, data: Examples, client: str, stream: Callable[[], SecretStream]
+    ) -> PrivateSteps:
+        """How ``client`` trains on ``data`` in one round.
+
+        Raises:
+            AnabranchError: AB-981 as `units_of`; AB-982 the noise of this site is not known; AB-901
+                dp-accounting is not installed where the site must find it.
+        """
+        assert self.plan.privacy is not None  # a plan with a mechanism
+        units = units_of(data, self.plan.privacy.unit, client)
+        rate, steps = local_schedule(self.mechanism, self.plan.local, units)
+        return PrivateSteps(
+            clip=float(self.mechanism.clip.first),
+            multiplier=self._multiplier(client, units),
+            batch=float(self.mechanism.batch),
+            rate=rate,
+            steps=steps,
+            max_examples=self.mechanism.max_examples if self._subjects else 1,
+            stream=stream,
+        )
+
+    @property
+    def _subjects(self) -> bool:
+        return self.plan.privacy is not None and self.plan.privacy.unit is Unit.SUBJECT
+
+    def _multiplier(self, client: str, units: int) -> float:
+        if self.mechanism.noise_multiplier is not None:
+            return self.mechanism.noise_multiplier
+        if client in self.multipliers:
+            return self.multipliers[client]
+        if self._subjects and not self.mechanism.disjoint:
+            raise AnabranchError(
+                "AB-982",
+                "a person may have data at several sites, so no site can find its noise alone.",
+                fix="state privacy.mechanism.noise_multiplier, or let the contract declare that "
+                "no person is at two sites (disjoint = true).",
+                kept="Nothing was trained.",
+            )
+        charge = promise_of(self.plan, 1, {client: units}).lines[0].charges[0]
+        if not isinstance(charge, GaussianEvent):
+            raise TypeError("noise inside a site is charged as Gaussian noise")
+        return charge.noise_multiplier

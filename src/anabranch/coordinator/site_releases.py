@@ -1,0 +1,108 @@
+"""Releases of a run whose noise is made inside the sites: one ledger line for each of them.
+
+What a site sends is noisy already, so it is spent when it is asked: the reservation comes before
+the task, and a site that never answers has spent it too. The same round computed again after a
+crash is the same release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from anabranch.algorithms.base import Broadcast
+from anabranch.coordinator.releasing import Passed
+from anabranch.coordinator.store.ledger import RunLedger
+from anabranch.coordinator.store.records import Arrays
+from anabranch.errors import AnabranchError
+from anabranch.fleet.selection import Known
+from anabranch.fleet.selection.codes import Code
+from anabranch.privacy.door import ReleaseDoor, digest_of
+from anabranch.privacy.events import GaussianEvent
+from anabranch.privacy.ledger import Request
+from anabranch.updates.sections import Vector
+from anabranch.updates.total import Total
+
+__all__ = ["SiteReleases"]
+
+_EXHAUSTED = "AB-920"
+
+
+@dataclass
+class SiteReleases:
+    """Counts what sites release.
+
+    Attributes:
+        charges: of one round, by site.
+        ledger: the run's part of the population's ledger.
+        names: client identifiers by number.
+        door: describes the sum for the run's record.
+    """
+
+    charges: Mapping[str, GaussianEvent]
+    ledger: RunLedger
+    names: Sequence[str]
+    door: ReleaseDoor
+    ended: str = ""
+    _unsettled: dict[str, GaussianEvent] = field(default_factory=dict)
+    _spent: set[str] = field(default_factory=set)
+
+    def broadcast(self, extra: Arrays) -> Broadcast:
+        return {}
+
+    def admitted(self, known: Known) -> Known:
+        """Sites whose line is used up are asked no more."""
+        if not self._spent:
+            return known
+        refused = known.refused.copy()
+        refused[[n for n, name in enumerate(self.names) if name in self._spent]] = (
+            Code.PARTICIPATIONS
+        )
+        return replace(known, refused=refused)
+
+    def asked(self, round_: int, clients: Sequence[int]) -> None:
+        """Every site's next steps are paid for before it is asked.
+
+        Raises:
+            AnabranchError: AB-920 a line is used up; as the ledger, otherwise.
+        """
+        for name in (self.names[client] for client in clients):
+            charge = self.charges[name]
+            request = Request("model", round_, "", (name,), "", charge, name)
+            try:
+                reservation = self.ledger.reserve(request)
+            except AnabranchError as error:
+                if error.code == _EXHAUSTED:
+                    self._spent.add(name)
+                    self.ended = f"the privacy budget of {name} is used up"
+                raise
+            self._unsettled[reservation.release] = charge
+
+    def release(
+        self,
+        round_: int,
+        total: Total,
+        contributors: Sequence[int],
+        model: Vector,
+        extra: Arrays,
+    ) -> Passed:
+        admission = self.door.admit("model", round_, total)
+        if not admission.admitted:
+            reason = f"{total.contributors} contributors are fewer than a release needs"
+            return Passed(None, (admission,), reason=reason)
+        noisy = replace(admission, mechanism="DP-SGD inside each site", digest=digest_of(total))
+        weakest = min(self.charges[self.names[c]].noise_multiplier for c in contributors)
+        return Passed(total, (noisy,), {"site_noise": float(np.float64(weakest))})
+
+    def kept(self, extra: Arrays) -> Arrays:
+        return {}
+
+    def failed(self, round_: int) -> None:
+        """What sites were asked for stays spent: they may have sent it."""
+
+    def committed(self) -> None:
+        for release, charge in self._unsettled.items():
+            self.ledger.settle(release, charge, "")
+        self._unsettled.clear()

@@ -1,0 +1,125 @@
+"""What noise that is made inside sites (DP-SGD) can keep its promise with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from anabranch.plan.privacy import LocalDpSgd
+from anabranch.plan.rules.base import Alternative, Rule
+from anabranch.plan.schema import Plan
+from anabranch.privacy.events import Unit
+from anabranch.privacy.mechanisms import AdaptiveClip
+
+__all__ = ["RULES"]
+
+_NO_PROMISE = Alternative("promise nothing", {"privacy": None})
+_PUBLIC_WEIGHTS = ("uniform",)
+
+
+_Objection = Callable[[Plan, LocalDpSgd], str | None]
+
+
+def _when_inside(objection: _Objection) -> Callable[[Plan], str | None]:
+    def check(plan: Plan) -> str | None:
+        mechanism = plan.privacy.mechanism if plan.privacy is not None else None
+        return objection(plan, mechanism) if isinstance(mechanism, LocalDpSgd) else None
+
+    return check
+
+
+def _weights(plan: Plan, mechanism: LocalDpSgd) -> str | None:
+    if plan.weighting.kind in _PUBLIC_WEIGHTS:
+        return None
+    return (
+        f"aggregation.weighting is {plan.weighting.kind!r}: how many examples a site has would "
+        "leave it exactly, and depends on whether one of them is there."
+    )
+
+
+def _evaluated(plan: Plan, mechanism: LocalDpSgd) -> str | None:
+    if plan.evaluation.on != "holdout":
+        return (
+            f"evaluation.on is {plan.evaluation.on!r}: metrics of a site's own examples would "
+            "leave it without noise."
+        )
+    if plan.evaluation.baselines:
+        return "baselines are trained on the sites' data without noise, and their metrics leave."
+    return None
+
+
+def _unit(plan: Plan, mechanism: LocalDpSgd) -> str | None:
+    assert plan.privacy is not None
+    if plan.privacy.unit in (Unit.EXAMPLE, Unit.SUBJECT):
+        return None
+    return (
+        f"privacy.unit is {plan.privacy.unit.value!r}, but DP-SGD bounds what one example or one "
+        "subject inside a site can do, never a whole site."
+    )
+
+
+def _clip(plan: Plan, mechanism: LocalDpSgd) -> str | None:
+    if isinstance(mechanism.clip, AdaptiveClip):
+        return "an adaptive clip norm needs a release of every step, which no ledger line covers."
+    return None
+
+
+def _selection(plan: Plan, mechanism: LocalDpSgd) -> str | None:
+    if plan.selection.reads_losses:
+        return "losses of single sites decide who is asked, and would leave them without noise."
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "AB-983",
+        "noise inside sites: every site counts the same",
+        ("aggregation.weighting", "privacy"),
+        _when_inside(_weights),
+        lambda plan: (
+            Alternative(
+                "count every site the same", {"aggregation.weighting": {"kind": "uniform"}}
+            ),
+            _NO_PROMISE,
+        ),
+    ),
+    Rule(
+        "AB-984",
+        "noise inside sites: nothing is measured on the sites' examples",
+        ("evaluation", "privacy"),
+        _when_inside(_evaluated),
+        lambda plan: (
+            Alternative(
+                "measure on examples of the coordinator",
+                {"evaluation.on": "holdout", "evaluation.baselines": None},
+            ),
+            _NO_PROMISE,
+        ),
+    ),
+    Rule(
+        "AB-985",
+        "noise inside sites protects what is inside a site",
+        ("privacy.unit", "privacy.mechanism"),
+        _when_inside(_unit),
+        lambda plan: (
+            Alternative("protect examples", {"privacy.unit": "example"}),
+            _NO_PROMISE,
+        ),
+    ),
+    Rule(
+        "AB-986",
+        "noise inside sites: the clip norm is fixed",
+        ("privacy.mechanism.clip",),
+        _when_inside(_clip),
+        lambda plan: (
+            Alternative("fix it", {"privacy.mechanism.clip": {"kind": "fixed", "norm": 1.0}}),
+            _NO_PROMISE,
+        ),
+    ),
+    Rule(
+        "AB-987",
+        "noise inside sites: losses decide nothing",
+        ("selection", "privacy"),
+        _when_inside(_selection),
+        lambda plan: (Alternative("select uniformly", {"selection": None}), _NO_PROMISE),
+    ),
+)
