@@ -43,7 +43,9 @@ from anabranch.coordinator.store import (
     RunRecord,
     RunSession,
     Store,
+    Witness,
 )
+from anabranch.errors import AnabranchError
 from anabranch.plan import Plan, trust_line
 from anabranch.plan.limits import Limits
 from anabranch.privacy.door import ReleaseDoor
@@ -98,7 +100,12 @@ def conduct(
     with ExitStack() as stack:
         session = stack.enter_context(store.session(run_id))
         latest = session.latest()
-        protection = stack.enter_context(protection_of(prepared, run_id, Path(store.path)))
+        try:
+            protection = stack.enter_context(protection_of(prepared, run_id, Path(store.path)))
+        except AnabranchError as error:
+            if latest is None:  # refused before it began
+                session.finish("failed", error.message)
+            raise
         prepared = protection.prepared
         slots = stack.enter_context(_slots(prepared, session)) if remote is None else None
         if slots is not None:
@@ -120,10 +127,11 @@ def conduct(
         coordinator.watch = _watch(prepared, store, run_id)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)
-        closing = Closing(prepared, session, coordinator, slots, Path(store.path))
-        run = closing.close(state, ending, started)
+        # First the ledger, then the run: killed between the two, the run is resumed, finds itself
+        # at its end, and both are closed. The other way round its allotment would stay open.
         protection.finish(ending.status, ending.reason)
-        return run
+        closing = Closing(prepared, session, coordinator, slots, Path(store.path))
+        return closing.close(state, ending, started)
 
 
 def _watch(prepared: Prepared, store: Store, run_id: str) -> LimitWatch | None:
@@ -148,7 +156,10 @@ def _remote(
 ) -> tuple[Runtime, GroupedCommits]:
     """Clients elsewhere, which hear of their fate after the commit."""
     stack.callback(runtime.close)
-    journal = GroupedCommits(session, 0.0, states=runtime.two_phase())
+    states = runtime.two_phase()
+    if isinstance(states, Witness):
+        states.recall(session)
+    journal = GroupedCommits(session, 0.0, states=states)
     return remote_sums(prepared, session, runtime), journal
 
 
