@@ -45,6 +45,7 @@ def terms_of(plan: Plan, program: ClientProgram) -> Terms:
         weight_bound=program.weight.bound,
         norm_bound=norm if mechanism is None else math.inf,
         wraps=noisy,
+        exact=mechanism is not None and not noisy,
     )
     evaluate = Shape(sections=program.metrics.sections())
     return Terms(

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from anabranch.plan.schema import Plan
 from anabranch.updates.stages import Releases
-from anabranch.updates.total import Finest
 
 __all__ = ["hides_updates", "trust_line"]
 
 
 def hides_updates(plan: Plan) -> bool:
-    """Whether the coordinator can only see sums: a stage turns updates into masked integers."""
-    contracts = [stage.contract() for stage in plan.updates.stages]
-    masked = any(c.integer and c.linear and c.finest is not Finest.INDIVIDUALS for c in contracts)
-    prepared = any(hasattr(stage, "prepare") for stage in plan.updates.stages)
-    return masked and prepared
+    """Whether the coordinator can only see sums: updates are added up behind masks."""
+    return plan.secure_aggregation is not None
 
 
 def trust_line(plan: Plan) -> str:
@@ -25,7 +21,25 @@ def trust_line(plan: Plan) -> str:
     >>> trust_line(Plan(data=DataPlan(), model=ModelPlan()))
     'the coordinator can read every update; no differential privacy'
     """
-    seen = "only sums of updates" if hides_updates(plan) else "every update"
+    table = plan.secure_aggregation
+    seen = "every update"
+    if table is not None:
+        seen = (
+            f"only sums of {table.minimum} or more updates (while it works with at most "
+            f"{table.corrupt_share:.0%} of the clients asked)"
+        )
+    return f"the coordinator can read {seen}; {_promise(plan)}"
+
+
+def _promise(plan: Plan) -> str:
+    """What is promised of what is released."""
+    if plan.privacy is not None:
+        table, kind = plan.privacy, plan.privacy.mechanism.kind
+        who = {"distributed": "the clients", "dp-sgd": "each site"}.get(kind, "the coordinator")
+        return (
+            f"what is released has epsilon {table.epsilon:g} at delta {table.delta:g} for each "
+            f"{table.unit.value} of {table.population!r} ({table.neighbours.value}), with noise "
+            f"from {who}"
+        )
     noisy = [stage.name for stage in plan.updates.stages if isinstance(stage, Releases)]
-    privacy = f"released through {', '.join(noisy)}" if noisy else "no differential privacy"
-    return f"the coordinator can read {seen}; {privacy}"
+    return f"released through {', '.join(noisy)}" if noisy else "no differential privacy"

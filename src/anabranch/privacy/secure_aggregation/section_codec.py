@@ -61,9 +61,11 @@ class SectionCodec:
         norm_bound: largest Euclidean norm of section ``delta``, before its weight, that the sum
             test grants each client; ``inf`` for none.
         wraps: whether vectors are residues modulo 2^b already (noise from clients).
+        exact: whether the sections' own quanta must be kept, because a promise relies on them.
 
     Raises:
-        AnabranchError: AB-951 if the modulus holds no step for so many clients, AB-952 if a bound
+        AnabranchError: AB-951 if the modulus holds no step for so many clients, or not the quanta
+            that must be kept; AB-952 if a bound
             is not above zero and finite.
     """
 
@@ -74,6 +76,7 @@ class SectionCodec:
     weight_bound: float = 1.0
     norm_bound: float = math.inf
     wraps: bool = False
+    exact: bool = False
     folded: Sections = field(init=False, repr=False, compare=False)
     """The sections with the quanta and bounds of the masked fold."""
 
@@ -163,6 +166,8 @@ class SectionCodec:
         bound = min(section.bound, self.bound)
         term = bound * self._factor(section)
         quantum = 2.0 ** math.ceil(math.log2(term / self.largest))
+        if self.exact and quantum > section.quantum:
+            FixedPoint(1 / section.quantum, term, self.bits).check(self.clients)
         return replace(
             section,
             quantum=max(section.quantum, quantum),

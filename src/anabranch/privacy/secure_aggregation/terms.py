@@ -23,7 +23,7 @@ class Shape:
         bound: see ``SectionCodec``.
         weight_bound: see ``SectionCodec``.
         norm_bound: see ``SectionCodec``.
-        wraps: see ``SectionCodec``.
+        wraps, exact: see ``SectionCodec``.
     """
 
     sections: Sections
@@ -31,6 +31,7 @@ class Shape:
     weight_bound: float = 1.0
     norm_bound: float = math.inf
     wraps: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Terms:
             shape.weight_bound,
             shape.norm_bound,
             shape.wraps,
+            shape.exact,
         )
 
     def codec(self, context: RoundContext) -> SectionCodec:

@@ -1,0 +1,169 @@
+"""What can be added up behind masks: bounded numbers, in one sum, closed in one round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from anabranch.plan.privacy import DistributedNoise, LocalDpSgd
+from anabranch.plan.rules.base import Alternative, Rule
+from anabranch.plan.schema import Plan
+from anabranch.updates.sections import Kind
+from anabranch.updates.stages import DecodesOne, Stage
+from anabranch.updates.total import Finest
+
+__all__ = ["RULES"]
+
+_IN_THE_CLEAR = Alternative("add up in the clear", {"secure_aggregation": None})
+
+
+def _secure(objection: Callable[[Plan], str | None]) -> Callable[[Plan], str | None]:
+    return lambda plan: objection(plan) if plan.secure_aggregation is not None else None
+
+
+def _single(plan: Plan) -> Iterator[tuple[int, Stage]]:
+    """Stages whose server half needs one client's update, or that leave no numbers to add."""
+    for position, stage in enumerate(plan.updates.stages):
+        contract = stage.contract()
+        individual = contract.finest is Finest.INDIVIDUALS
+        if isinstance(stage, DecodesOne) or contract.packs or individual:
+            yield position, stage
+
+
+def _sums(plan: Plan) -> str | None:
+    names = [stage.name for _, stage in _single(plan)]
+    if not names:
+        return None
+    return (
+        f"stage {names[0]!r} is undone for each update, but behind masks nobody has a single "
+        "update, only their sum."
+    )
+
+
+def _without(plan: Plan, stages: Sequence[tuple[int, Stage]]) -> Alternative:
+    left_out = {position for position, _ in stages}
+    listed = plan.model_dump(mode="json")["updates"]["stages"]
+    kept = [stage for position, stage in enumerate(listed) if position not in left_out]
+    names = ", ".join(repr(stage.name) for _, stage in stages)
+    return Alternative(f"leave out {names}", {"updates.stages": kept or None})
+
+
+def _sums_alternatives(plan: Plan) -> tuple[Alternative, ...]:
+    return _without(plan, list(_single(plan))), _IN_THE_CLEAR
+
+
+def _by_mechanism(plan: Plan) -> bool:
+    """Whether a mechanism bounds whatever a client sends."""
+    return plan.privacy is not None and not isinstance(plan.privacy.mechanism, LocalDpSgd)
+
+
+def _weights(plan: Plan) -> str | None:
+    if _by_mechanism(plan) or math.isfinite(plan.weighting.bound):
+        return None
+    return (
+        f"aggregation.weighting is {plan.weighting.kind!r} without a cap. Behind masks a sum is a "
+        "number modulo 2^bits, and without a largest weight it could wrap around unseen."
+    )
+
+
+def _weights_alternatives(plan: Plan) -> tuple[Alternative, ...]:
+    capped = {"kind": "examples", "cap": 1000}
+    return (
+        Alternative("count every client alike", {"aggregation.weighting": {"kind": "uniform"}}),
+        Alternative("count at most 1000 examples", {"aggregation.weighting": capped}),
+        _IN_THE_CLEAR,
+    )
+
+
+def _unbounded(plan: Plan) -> str | None:
+    table = plan.secure_aggregation
+    if _by_mechanism(plan) or table is None or table.bound is not None:
+        return None
+    clipped = any(math.isfinite(s.contract().norm_bound) for s in plan.updates.stages)
+    vectors = [s.name for s in plan.algorithm.sections(1) if s.kind is Kind.VECTOR]
+    # A clip stage bounds the delta and nothing else.
+    free = [name for name in vectors if not (clipped and name == "delta")]
+    if not free:
+        return None
+    return (
+        f"section {free[0]!r} has no largest coordinate. Behind masks a sum is a number modulo "
+        "2^bits, and without a bound it could wrap around unseen."
+    )
+
+
+def _unbounded_alternatives(plan: Plan) -> tuple[Alternative, ...]:
+    return (
+        Alternative("cut coordinates off at 1", {"secure_aggregation.bound": 1.0}),
+        _IN_THE_CLEAR,
+    )
+
+
+def _open_over_rounds(plan: Plan) -> str | None:
+    if plan.rounds.asynchronous is not None:
+        return (
+            "rounds.asynchronous merges updates as they come, but masks cancel only among clients "
+            "that exchanged keys before they trained, and all of these must be summed together."
+        )
+    if plan.rounds.late_window:
+        return (
+            f"rounds.late_window is {plan.rounds.late_window}: a late update would be in a sum "
+            "with clients that it shares no masks with."
+        )
+    return None
+
+
+def _closed_rounds(plan: Plan) -> tuple[Alternative, ...]:
+    changes: dict[str, object] = {"rounds.asynchronous": None, "rounds.late_window": None}
+    if plan.rounds.asynchronous is not None:
+        changes["rounds.cohort"] = max(2, plan.rounds.asynchronous.buffer)
+    return Alternative("close every round", changes), _IN_THE_CLEAR
+
+
+def _parts_in_the_clear(plan: Plan) -> str | None:
+    if plan.privacy is None or not isinstance(plan.privacy.mechanism, DistributedNoise):
+        return None
+    if plan.secure_aggregation is not None:
+        return None
+    return (
+        "every client adds only a part of the noise, and without masks the coordinator sees each "
+        "update with that small part alone."
+    )
+
+
+def _masks(plan: Plan) -> tuple[Alternative, ...]:
+    return (
+        Alternative("add up behind masks", {"secure_aggregation": {}}),
+        Alternative("promise nothing", {"privacy": None}),
+    )
+
+
+RULES = (
+    Rule(
+        "AB-972",
+        "behind masks there are sums only",
+        ("secure_aggregation", "updates.stages"),
+        _secure(_sums),
+        _sums_alternatives,
+    ),
+    Rule(
+        "AB-973",
+        "what is added up behind masks is bounded",
+        ("secure_aggregation", "aggregation.weighting", "updates.stages"),
+        _secure(lambda plan: _weights(plan) or _unbounded(plan)),
+        lambda plan: (_weights_alternatives if _weights(plan) else _unbounded_alternatives)(plan),
+    ),
+    Rule(
+        "AB-974",
+        "masks belong to one round",
+        ("secure_aggregation", "rounds"),
+        _secure(_open_over_rounds),
+        _closed_rounds,
+    ),
+    Rule(
+        "AB-975",
+        "noise in parts is added up behind masks",
+        ("privacy.mechanism", "secure_aggregation"),
+        _parts_in_the_clear,
+        _masks,
+    ),
+)
