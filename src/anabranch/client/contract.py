@@ -14,7 +14,7 @@ from anabranch.plan.migrate import migrate
 __all__ = ["amendments", "plan_of_contract"]
 
 
-def plan_of_contract(contract: Mapping[str, object], digest: str, path: str = "") -> Plan:
+def plan_of_contract(contract: Mapping[str, object], digest: str, path: str = ".") -> Plan:
     """The plan that a contract describes, as this client's software understands it.
 
     Args:

@@ -20,7 +20,7 @@ from anabranch.data.sources.base import Pool, number_keys, sha256_of
 from anabranch.data.table import concatenate, interpret, read_table
 from anabranch.errors import AnabranchError
 
-__all__ = ["read_folder", "read_one_table", "site_files"]
+__all__ = ["read_arrays", "read_folder", "read_one_table", "site_files"]
 
 
 def site_files(path: Path) -> tuple[Path, Path | None]:
@@ -155,7 +155,7 @@ def _mapping(path: Path | None, schema: DataSchema) -> SiteMapping:
 
 
 def _arrays(files: Mapping[str, Path], card: Card) -> Pool:
-    clients = {name: _x_and_y(file) for name, file in files.items()}
+    clients = {name: read_arrays(file) for name, file in files.items()}
     federation = Federation.from_arrays(clients)
     return Pool(
         card,
@@ -169,7 +169,12 @@ def _arrays(files: Mapping[str, Path], card: Card) -> Pool:
     )
 
 
-def _x_and_y(file: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+def read_arrays(file: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """The arrays ``x`` and ``y`` of a site's .npz file.
+
+    Raises:
+        AnabranchError: AB-208 it cannot be read, AB-219 it has no such arrays.
+    """
     if file.suffix.lower() != ".npz":
         raise _no_schema()
     try:

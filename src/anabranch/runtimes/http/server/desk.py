@@ -121,7 +121,7 @@ class Desk:
         self._seen: set[str] = set()
         self._told: set[str] = set()
         self._until: float | None = None
-        self._closed = False
+        self._going = self._closed = False
 
     # The coordinator's side ----------------------------------------------------------------
 
@@ -190,6 +190,7 @@ class Desk:
         """
         until = None if timeout is None else self._clock() + timeout
         with self._changed:
+            self._going = self._going or self._newest > 0
             self._until = None if deadline is None else self._clock() + deadline
             while not self._events:
                 self._expire()
@@ -247,6 +248,14 @@ class Desk:
         self._spool.hold(self.facts.run, task, told, after)
         if not hold:
             self.release()
+
+    def uploads(self, task: str, clients: Iterable[int]) -> dict[str, str]:
+        """SHA-256 of what these clients answered to a task, by name."""
+        with self._changed:
+            pieces = (*self._pieces.values(), *self._closed_pieces)
+            taken = next((p.taken for p in pieces if p.offer.task == task), {})
+            names = self.facts.names
+            return {names[client]: taken[client] for client in clients if taken.get(client)}
 
     def release(self) -> None:
         """The round is durable: clients may hear of the fates that were held back."""
@@ -328,14 +337,18 @@ class Desk:
         return offer, told
 
     def fate(self, task: str, name: str) -> TaskFate | None:
-        """The fate of a task that a client asks for; None while it is open or not yet durable."""
-        with self._changed:
-            if task in self._pieces or task in self._unsettled:
-                return None
-            if any(held.task == task for _, held in self._held):
-                return None
+        """The fate of a task that a client asks for; None while it is open or not yet durable.
+
+        After a restart a task that is not known may be given out again. Once the run waits for
+        answers, everything that is open was given out: what is not known then was too late.
+        """
         known = self._spool.fate(task, name)
-        return TaskFate(task=task, fate=known or Fate.TOO_LATE)
+        if known is not None:
+            return TaskFate(task=task, fate=known)
+        with self._changed:
+            held = any(held.task == task for _, held in self._held)
+            open_ = held or task in self._pieces or task in self._unsettled
+            return None if open_ or not self._going else TaskFate(task=task, fate=Fate.TOO_LATE)
 
     def letter(self, task: str, name: str) -> bytes | None:
         """The bytes of an interactive stage for this client alone."""

@@ -1,0 +1,226 @@
+"""A fleet over TLS for the tests: a daemon that can be killed, and enrolled client processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+
+from anabranch.api.serve import Daemon, ServeOptions
+from anabranch.client.home import ClientHome
+from anabranch.client.policy import ClientPolicy, ContractRules
+from anabranch.client.vault import FileKey
+from anabranch.errors import AnabranchError
+from anabranch.fleet.folder import FleetFolder
+from anabranch.fleet.pki import (
+    CA_CERTIFICATE,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+    issue,
+    make_authority,
+)
+from anabranch.learners.threads import use_one_thread
+from anabranch.plan import Plan, parse_plan
+from anabranch.runtimes.http import HttpLimits, JoinOptions, Route, Tls
+from anabranch.runtimes.http.client.member import attend, enrol
+from anabranch.runtimes.http.client.operator import Operator
+from anabranch.runtimes.http.client.places import MemberPlaces
+from anabranch.runtimes.http.messages import TaskOffer
+from anabranch.runtimes.http.status import FleetStatus, RunStatus
+
+NAMES = ("north", "south", "east", "west")
+LIMITS = HttpLimits(poll_seconds=2.0)
+AGREES = ClientPolicy(contract=ContractRules(approve="never"))
+
+PLAN = """
+schema = 1
+name = "sites"
+seed = 11
+unprotected = "synthetic rows of a test"
+[data]
+source = "folder"
+path = "{sites}"
+[data.table]
+columns = [
+    {{ name = "age", unit = "years" }},
+    {{ name = "sex", type = "category", codes = {{ f = 0, m = 1 }} }},
+    {{ name = "centre", type = "category" }},
+]
+target = {{ column = "ill", rule = "> 0" }}
+[model]
+name = "logistic"
+[algorithm]
+name = "{algorithm}"
+[local]
+batch_size = 8
+learning_rate = 0.1
+[rounds]
+count = {rounds}
+[runtime]
+engine = "numpy"
+kind = "inline"
+"""
+
+
+def write_sites(folder: Path) -> Path:
+    """One CSV file a site, of different sizes and distributions."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(5)
+    for number, name in enumerate(NAMES):
+        lines = ["age,sex,centre,ill"]
+        for row in range(40 + 10 * number):
+            age = draw.normal(50 + number, 10)
+            sex, ill = "fm"[int(draw.integers(2))], int(age + draw.normal(0, 5) > 52)
+            lines.append(f"{age:.1f},{sex},{'ab'[row % 2]},{ill}")
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def sites_plan(sites: Path, rounds: int, algorithm: str = "fedavg") -> Plan:
+    return parse_plan(PLAN.format(sites=sites, rounds=rounds, algorithm=algorithm))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _serve(store: Path, folder: Path, port: int, certificates: Path, patience: float) -> None:
+    use_one_thread()
+    tls = Tls(certificates / SERVER_CERTIFICATE, certificates / SERVER_KEY)
+    options = ServeOptions(store, folder, port=port, tls=tls, limits=LIMITS, patience=patience)
+    daemon = Daemon(options)
+    signal.signal(signal.SIGTERM, lambda number, frame: daemon.drain())
+    while not daemon.ended.wait(0.1):
+        pass
+    daemon.close()
+
+
+def _attend(
+    token: str, site: Path, home: Path, ca: Path, policy: ClientPolicy, engine: str, die: int
+) -> None:
+    use_one_thread()
+
+    def told(offer: TaskOffer) -> None:
+        if die and offer.round == die and offer.kind.value == "train":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    options = JoinOptions(wait=2.0, timeout=10.0, patience=20.0, on_task=told)
+    route = Route(ca=ca, environment=False)
+    with ClientHome(home, FileKey(home.with_suffix(".key")), policy, data=[site]) as opened:
+        pins = opened.pins if opened.enrolled else enrol(token, opened, "", options, route)[0]
+        places = MemberPlaces(pins.name, site, home / "runs", opened, engine)
+        with suppress(AnabranchError):
+            attend("", places, options, route)
+
+
+@dataclass
+class ServedFleet:
+    """Folders, certificates, a daemon process and client processes.
+
+    Attributes:
+        folder: for everything.
+        patience: seconds that the preparation waits for sites.
+    """
+
+    folder: Path
+    patience: float = 20.0
+    daemon: BaseProcess | None = None
+    clients: dict[str, BaseProcess] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.context = multiprocessing.get_context("fork")
+        self.store, self.port = self.folder / "store", free_port()
+        self.certificates = self.folder / "tls"
+        make_authority(self.certificates, "test authority", 2)
+        issue(self.certificates, self.certificates, ["127.0.0.1", "localhost"], 2)
+        self.url = f"https://127.0.0.1:{self.port}"
+        self.fleet = FleetFolder.create(self.folder / "fleet", "test-fleet", self.url)
+        self.sites = write_sites(self.folder / "sites")
+
+    @property
+    def authority(self) -> Path:
+        return self.certificates / CA_CERTIFICATE
+
+    def start_daemon(self) -> None:
+        args = (self.store, self.fleet.path, self.port, self.certificates, self.patience)
+        self.daemon = self.context.Process(target=_serve, args=args, daemon=True)
+        self.daemon.start()
+        self.until(lambda status: bool(status.url))
+
+    def kill_daemon(self) -> None:
+        assert self.daemon is not None
+        self.daemon.kill()
+        self.daemon.join()
+
+    def start_client(
+        self, name: str, policy: ClientPolicy = AGREES, engine: str = "numpy", die: int = 0
+    ) -> None:
+        key = self.fleet.coordinator().fingerprint
+        token = self.fleet.invite(key, 600, name=name)
+        args = (
+            token,
+            self.sites / f"{name}.csv",
+            self.folder / "homes" / name,
+            self.authority,
+            policy,
+            engine,
+            die,
+        )
+        process = self.context.Process(target=_attend, args=args, daemon=True)
+        process.start()
+        self.clients[name] = process
+
+    def start_clients(self) -> None:
+        for name in NAMES:
+            self.start_client(name)
+        self.until(lambda status: len(self.members()) == len(NAMES))
+
+    def members(self) -> list[str]:
+        return [entry.name for entry in self.fleet.membership().roster.active()]
+
+    def status(self) -> FleetStatus | None:
+        try:
+            with Operator(self.store) as operator:
+                return operator.status()
+        except AnabranchError:
+            return None
+
+    def until(self, holds: Callable[[FleetStatus], bool], seconds: float = 60.0) -> FleetStatus:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            status = self.status()
+            if status is not None and holds(status):
+                return status
+            time.sleep(0.05)
+        raise AssertionError(f"did not happen within {seconds} s: {self.status()}")
+
+    def submit(self, text: str) -> str:
+        with Operator(self.store) as operator:
+            return operator.submit(text)
+
+    def run(self, run: str) -> RunStatus:
+        status = self.status()
+        assert status is not None
+        return next(r for r in status.runs if r.run == run)
+
+    def ended(self, run: str) -> RunStatus:
+        over = ("complete", "failed", "stopped", "dead")
+        self.until(lambda s: any(r.run == run and r.state in over for r in s.runs))
+        return self.run(run)
+
+    def close(self) -> None:
+        for process in (*self.clients.values(), self.daemon):
+            if process is not None and process.is_alive():
+                process.kill()
+                process.join()
