@@ -15,11 +15,12 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from anabranch.client.log import ClientLog, Detail, read_log
-from anabranch.client.proof import Proof, contributions, prove
+from anabranch.client.proof import Contribution, Proof, contributions, prove
+from anabranch.client.task import Fate
 from anabranch.disk import explained, make_directory
 from anabranch.errors import AnabranchError
 from anabranch.fleet.identity import fingerprint
-from anabranch.fleet.receipts import Head, Receipt, SignedHead, check_heads
+from anabranch.fleet.receipts import Head, Receipt, SignedHead, check_heads, counted
 from anabranch.values import Value
 
 __all__ = ["Evidence"]
@@ -103,8 +104,24 @@ class Evidence:
             self._log.add("head", fingerprint(self._key), {**details, "round": latest.round})
         return latest
 
-    def keep(self, receipt: Receipt) -> None:
-        """Keep a receipt; `verify` finds out whether it holds. The same one is kept once."""
+    def unproved(self) -> tuple[Contribution, ...]:
+        """Updates that were told to be merged and have no receipt yet."""
+        sent = contributions(read_log(self._log.path))
+        merged = (Fate.MERGED.value, Fate.MERGED_LATE.value)
+        return tuple(p for p in sent if p.fate in merged and p.task not in self._receipts)
+
+    def keep(self, receipt: Receipt, hashes: Sequence[str] = ()) -> None:
+        """Keep a receipt; `verify` finds out whether it holds. The same one is kept once.
+
+        Args:
+            receipt: of one of this client's updates.
+            hashes: every leaf of its round's tree, if they were sent along.
+
+        Raises:
+            AnabranchError: AB-748 the tree is another one, or counts the update more than once.
+        """
+        if hashes and (times := counted(hashes, receipt)) != 1:
+            raise _mixed(receipt.head.head.run, f"an update stands {times} times in a round")
         held = self._receipts.setdefault(receipt.leaf.task, [])
         if receipt not in held:
             _append(self._folder / _RECEIPTS, [receipt])
@@ -175,11 +192,10 @@ def _read(path: Path, kind: type[Item]) -> Iterator[Item]:
             ) from error
 
 
-def _mixed(run: str) -> AnabranchError:
+def _mixed(run: str, why: str = "its heads are not those that were shown before") -> AnabranchError:
     return AnabranchError(
         "AB-748",
-        f"what the coordinator says of run {run!r} does not hold: its heads are not those that "
-        "were shown before.",
+        f"what the coordinator says of run {run!r} does not hold: {why}.",
         fix="keep the client's folder and ask the operator for the round's record.",
         kept="The client's own log is unchanged.",
     )

@@ -4,7 +4,7 @@ A round is a transaction: its blobs are written, synced and renamed first, then 
 their hashes. SQLAlchemy (extra ``coordinator``) is imported when a store is opened, not before.
 """
 
-from anabranch.coordinator.store.grouped import GroupedCommits, TwoPhase
+from anabranch.coordinator.store.grouped import GroupedCommits, TwoPhase, Witness
 from anabranch.coordinator.store.points import KILL_POINTS
 from anabranch.coordinator.store.records import (
     Arrays,
@@ -43,4 +43,5 @@ __all__ = [
     "StoredRelease",
     "StoredRound",
     "TwoPhase",
+    "Witness",
 ]

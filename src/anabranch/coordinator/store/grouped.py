@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from anabranch.coordinator.store.records import RoundRecord
 from anabranch.coordinator.store.session import RunSession
 
-__all__ = ["GroupedCommits", "TwoPhase"]
+__all__ = ["GroupedCommits", "TwoPhase", "Witness"]
 
 
 class TwoPhase(Protocol):
@@ -21,6 +21,19 @@ class TwoPhase(Protocol):
     def durable(self) -> Mapping[int, int]: ...
 
     def committed(self) -> None: ...
+
+
+@runtime_checkable
+class Witness(TwoPhase, Protocol):
+    """Client states that add to the record of each round what proves it to the clients."""
+
+    def recall(self, session: RunSession) -> None:
+        """What the run's committed rounds told already."""
+        ...
+
+    def witness(self, record: RoundRecord) -> RoundRecord:
+        """The record as it is committed."""
+        ...
 
 
 class GroupedCommits:
@@ -75,6 +88,8 @@ class GroupedCommits:
             record: its arrays must not change any more.
             force: commit now, for example at the last round or before something is released.
         """
+        if isinstance(self._states, Witness):
+            record = self._states.witness(record)
         self._release_memory(record)
         self._buffer.append(record)
         if force or self._clock() - self._last >= self._seconds:

@@ -103,10 +103,16 @@ def releases_of(connection: Connection, run: str) -> tuple[StoredRelease, ...]:
     return tuple(rows.read_release(row) for row in connection.execute(query).mappings())
 
 
-def events_of(connection: Connection, run: str) -> tuple[StoredEvent, ...]:
-    """The event log of a run."""
+def events_of(
+    connection: Connection, run: str, *, kind: str = "", round_: int | None = None
+) -> tuple[StoredEvent, ...]:
+    """The event log of a run, or what it says of one kind or round."""
     table = tables.events
     query = select(table).where(table.c.run == run).order_by(table.c.sequence)
+    if kind:
+        query = query.where(table.c.kind == kind)
+    if round_ is not None:
+        query = query.where(table.c.round == round_)
     return tuple(rows.read_event(row) for row in connection.execute(query).mappings())
 
 

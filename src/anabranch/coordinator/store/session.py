@@ -104,6 +104,13 @@ class RunSession:
             slots = reads.slots_of(connection, self.run_id)
         return Latest(last, self._blobs.get(states[last]), slots)
 
+    def events(self, kind: str, round_: int | None = None) -> tuple[StoredEvent, ...]:
+        """The run's events of one kind, in order; those of one round if it is given."""
+        from anabranch.coordinator.store import reads
+
+        with self._database.reading() as connection:
+            return reads.events_of(connection, self.run_id, kind=kind, round_=round_)
+
     def note(self, *events: StoredEvent) -> None:
         """Append events that belong to no round, such as a resume; durable at once."""
         from anabranch.coordinator.store import writes

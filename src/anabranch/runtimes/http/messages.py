@@ -17,6 +17,7 @@ from pydantic import Field
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.task import Fate, TaskKind
 from anabranch.errors import AnabranchError
+from anabranch.fleet import receipts as fleet_receipts
 from anabranch.updates.container import Buffer, parts_of, read_views
 from anabranch.updates.sections import Sections
 from anabranch.values import Value
@@ -31,6 +32,8 @@ __all__ = [
     "Hello",
     "OpenUpload",
     "Problem",
+    "Proofs",
+    "ProvedUpload",
     "Receipt",
     "Session",
     "SessionRequest",
@@ -174,6 +177,22 @@ class Receipt(Value):
     """It had been taken before; it counts once."""
     sha256: Digest = ""
     signature: Signed = ""
+
+
+class ProvedUpload(Value):
+    """That one update is among those that made a round."""
+
+    receipt: fleet_receipts.Receipt
+    hashes: tuple[Hex, ...] = ()
+    """Every leaf of the round's tree, in order; none where they are many."""
+
+
+class Proofs(Value):
+    """What lets a client verify at home what its updates did."""
+
+    heads: tuple[fleet_receipts.SignedHead, ...] = ()
+    """Of consecutive rounds."""
+    uploads: tuple[ProvedUpload, ...] = ()
 
 
 class OpenUpload(Value):

@@ -16,6 +16,7 @@ from anabranch.values import Value
 
 if TYPE_CHECKING:
     from anabranch.fleet.identity import Identity
+    from anabranch.fleet.receipts import Head, SignedHead
 
 __all__ = ["SESSION", "Checker", "Signer", "session_claim", "statement"]
 
@@ -62,6 +63,18 @@ class Signer:
     def key(self) -> str:
         """The public key, hexadecimal; empty without one."""
         return self._identity.public_key.hex() if self._identity is not None else ""
+
+    def head(self, head: Head) -> SignedHead:
+        """The head of a round, signed.
+
+        Raises:
+            ValueError: there is no identity.
+        """
+        from anabranch.fleet.receipts import sign_head
+
+        if self._identity is None:
+            raise ValueError("a head needs an identity that signs it")
+        return sign_head(head, self._identity)
 
     def signed(self, message: Message, client: str, about: str = "") -> Message:
         """The message with its signature."""

@@ -12,10 +12,12 @@ import numpy as np
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.execute import execute
 from anabranch.client.program import ClientProgram
+from anabranch.client.secure import broadcast_digest
 from anabranch.client.task import Fate, Reply, Task, TaskKind
 from anabranch.data.federation import Examples, Federation
 from anabranch.errors import AnabranchError
 from anabranch.learners.threads import one_thread
+from anabranch.privacy.secure_aggregation.session import ClientSession
 from anabranch.runtimes.http.client.line import GONE, Line
 from anabranch.runtimes.http.client.options import Credentials, JoinOptions, Route
 from anabranch.runtimes.http.client.transfer import Traffic, download, upload
@@ -68,23 +70,32 @@ class Workplace:
         program: built from the contract.
         data: this client's examples.
         memory: between rounds.
+        session: of secure sums, where the plan has them.
     """
 
     program: ClientProgram
     data: ClientData
     memory: ClientMemory
+    session: ClientSession | None = None
 
-    def answer(self, offer: TaskOffer, name: str, content: Buffer) -> tuple[Buffer, ...]:
+    def answer(
+        self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
+    ) -> tuple[Buffer, ...]:
         """Do a task; what the client would remember is on the disk, pending, when this returns.
 
         Raises:
             AnabranchError: the task cannot be done.
         """
+        if self.session is not None and offer.kind is TaskKind.EXCHANGE:
+            return (self.session.answer(letter),)
         broadcast = unpack_broadcast(content, self.program.broadcast_sections)
         reply = self._executed(offer, name, broadcast)
         train = offer.kind is TaskKind.TRAIN
         if train and reply.memory is not None:
             self.memory.write_pending(offer.task, reply.memory)
+        if self.session is not None:
+            # Behind masks or not at all, whatever the coordinator asks for.
+            return (self.session.mask(letter, reply.update, broadcast_digest(broadcast)),)
         sections = self.program.sections if train else self.program.metrics.sections()
         return packed_parts(reply.update, sections)
 
@@ -99,7 +110,9 @@ class Workplace:
 class Place(Protocol):
     """Answers the tasks of one run."""
 
-    def answer(self, offer: TaskOffer, name: str, content: Buffer) -> tuple[Buffer, ...]:
+    def answer(
+        self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
+    ) -> tuple[Buffer, ...]:
         """The answer's bytes in parts."""
         ...
 
@@ -123,6 +136,14 @@ class Places(Protocol):
         """The coordinator told what became of a task; the memories know already."""
         ...
 
+    def prove(self, line: Line, *, now: bool) -> None:
+        """Fetch what proves that updates counted, if it is time, or ``now``.
+
+        Raises:
+            AnabranchError: AB-748 what the coordinator shows does not hold.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class _Single:
@@ -139,6 +160,9 @@ class _Single:
     def told(self, task: str, fate: Fate) -> None:
         """Nobody else needs to know."""
 
+    def prove(self, line: Line, *, now: bool) -> None:
+        """Who has no home keeps no proofs."""
+
 
 def join(
     url: str,
@@ -149,6 +173,7 @@ def join(
     options: JoinOptions | None = None,
     credentials: Credentials | None = None,
     route: Route | None = None,
+    session: ClientSession | None = None,
 ) -> int:
     """Work for the coordinator at ``url`` until it says that the run is over.
 
@@ -161,6 +186,7 @@ def join(
         options: how patient.
         credentials: keys, where the coordinator has a roster.
         route: proxies and authorities.
+        session: of secure sums, where the plan has them.
 
     Returns:
         The number of answers that were taken.
@@ -177,7 +203,7 @@ def join(
     try:
         with one_thread():
             line.hello()
-            return Attendance(line, _Single(Workplace(program, data, memory))).work()
+            return Attendance(line, _Single(Workplace(program, data, memory, session))).work()
     finally:
         line.close()
 
@@ -209,12 +235,15 @@ class Attendance:
                     memory.hear(fate.task, fate.fate)
                 self.places.told(fate.task, fate.fate)
             heard = [fate.task for fate in contact.fates]
+            self.places.prove(self.line, now=contact.closed)
             if contact.task is not None:
                 taken += self._do(contact.task)
             elif contact.closed:
                 break  # what was just heard cannot be confirmed any more, and need not be
             elif contact.again:
                 self.rest(contact.again / 1000)
+        if not options.running():
+            self.places.prove(self.line, now=True)
         return taken
 
     def rest(self, seconds: float) -> None:
@@ -262,12 +291,13 @@ class Attendance:
             AnabranchError: it cannot be given.
         """
         place = self.places.place(offer, self.line)
-        return place.answer(offer, self.line.name, self._content(offer))
+        letter = self.line.letter(offer) if offer.letter else b""
+        return place.answer(offer, self.line.name, self._content(offer), letter)
 
     def _content(self, offer: TaskOffer) -> Buffer:
         """What the task refers to; the last download is kept, for it may be asked again."""
         if offer.kind is TaskKind.EXCHANGE:
-            return self.line.letter(offer) if offer.letter else b""
+            return b""
         if self._down is None or self._down[0] != offer.broadcast:
             self._down = None  # the old model goes before the new one comes
             content = download(self.line, offer.broadcast, offer.bytes, self.traffic)

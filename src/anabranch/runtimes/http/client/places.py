@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,12 +19,16 @@ from pydantic import ValidationError
 
 from anabranch.client.contract import plan_of_contract
 from anabranch.client.equipment import Equipment, build_program
+from anabranch.client.program import ClientProgram
+from anabranch.client.secure import secure_session
 from anabranch.client.task import Fate, TaskKind
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
+from anabranch.privacy.secure_aggregation.session import ClientSession
 from anabranch.runtimes.http.client.joining import Place, Workplace
 from anabranch.runtimes.http.client.line import Line
 from anabranch.runtimes.http.client.options import not_the_protocol
+from anabranch.runtimes.http.client.proving import Proving
 from anabranch.runtimes.http.client.site import (
     OWN_SOURCES,
     SiteData,
@@ -89,6 +94,8 @@ class MemberPlaces:
         if self.home is not None:
             asked = self.home.gate.asked(offer.run, offer.task, offer.kind.value, offer.round)
             asked.require()
+        if self._proving is not None:
+            self._proving.offered(offer.task, offer.run, offer.round)
         place = self._prepared(run, offer, line)
         return _Watched(place, self.home) if self.home is not None else place
 
@@ -100,6 +107,19 @@ class MemberPlaces:
         """The coordinator told what became of a task."""
         if self.home is not None:
             self.home.gate.told(task, fate)
+        if self._proving is not None:
+            self._proving.told(task, fate)
+
+    def prove(self, line: Line, *, now: bool) -> None:
+        """Fetch what proves that updates counted."""
+        if self._proving is not None:
+            self._proving.fetch(line, now=now)
+
+    @cached_property
+    def _proving(self) -> Proving | None:
+        """An enrolled client keeps proofs; another knows no key that could sign them."""
+        enrolled = self.home is not None and self.home.enrolled
+        return Proving(self.home) if self.home is not None and enrolled else None
 
     def _run(self, offer: TaskOffer, line: Line) -> _Joined:
         found = self._runs.get(f"{offer.run}/{offer.contract}")
@@ -144,8 +164,24 @@ class MemberPlaces:
         sealer = self.home.vault if self.home is not None else None
         run.memory = ClientMemory(self.directory / offer.run, program.memory.size, sealer)
         run.equipment = offer.equipment
-        run.workplace = Workplace(program, data, run.memory)
+        session = self._session(run.plan, program, offer.run)
+        run.workplace = Workplace(program, data, run.memory, session)
         return run.workplace
+
+    def _session(self, plan: Plan, program: ClientProgram, run: str) -> ClientSession | None:
+        """Of secure sums, under the identity and the roster of this member."""
+        if plan.secure_aggregation is None:
+            return None
+        home = self.home
+        return secure_session(
+            plan,
+            program,
+            self.name,
+            self.directory / run,
+            identity=home.identity if home is not None else None,
+            roster=home.roster if home is not None else None,
+            sealer=home.vault if home is not None else None,
+        )
 
     def _folder(self) -> Path:
         if self.data is None:
@@ -207,7 +243,9 @@ class _Statistics:
     site: SiteData
     equipment: Equipment
 
-    def answer(self, offer: TaskOffer, name: str, content: Buffer) -> tuple[Buffer, ...]:
+    def answer(
+        self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
+    ) -> tuple[Buffer, ...]:
         return packed_parts(*self.site.answer(self.equipment))
 
 
@@ -218,7 +256,9 @@ class _Watched:
     inner: Place
     home: ClientHome
 
-    def answer(self, offer: TaskOffer, name: str, content: Buffer) -> tuple[Buffer, ...]:
-        parts = (joined(self.inner.answer(offer, name, content)),)
+    def answer(
+        self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
+    ) -> tuple[Buffer, ...]:
+        parts = (joined(self.inner.answer(offer, name, content, letter)),)
         self.home.gate.leaving(offer.run, offer.task, offer.round, parts[0]).require()
         return parts

@@ -17,6 +17,7 @@ from anabranch.runtimes.http.messages import Problem
 from anabranch.runtimes.http.server.counter import Counter
 from anabranch.runtimes.http.server.fleet_routes import fleet_routes
 from anabranch.runtimes.http.server.membership_routes import membership_routes
+from anabranch.runtimes.http.server.proof_routes import proof_routes
 from anabranch.runtimes.http.server.requests import problem
 from anabranch.runtimes.http.server.upload_routes import upload_routes
 
@@ -68,6 +69,7 @@ def application(counter: Counter, hosts: Sequence[str], control: Sequence[Route]
             *fleet_routes(counter),
             *upload_routes(counter),
             *membership_routes(counter),
+            *proof_routes(counter),
             *control,
         ],
         exception_handlers={

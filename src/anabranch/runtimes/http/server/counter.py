@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from anabranch.coordinator.heads import RunHeads
 from anabranch.fleet.folder import FleetFolder
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.server.bell import Bell
@@ -38,6 +39,7 @@ class Counter:
         plan_schema: of the contracts.
         fleet: its name.
         folder: roster and tokens; None where every name is believed.
+        proofs: heads and receipts by run.
         clock: monotonic seconds.
     """
 
@@ -53,6 +55,7 @@ class Counter:
     plan_schema: int
     fleet: str = ""
     folder: FleetFolder | None = None
+    proofs: dict[str, RunHeads] = field(default_factory=dict)
     clock: Callable[[], float] = field(default=time.monotonic)
 
     def client(self, request: Request) -> str:

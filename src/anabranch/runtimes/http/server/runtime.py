@@ -5,14 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anabranch.client.task import TaskKind
+from anabranch.coordinator.heads import HEAD_EVENT, RunHeads
 from anabranch.coordinator.runtime import Fate, Outcome, Payload, Runtime, RuntimeEvent, Work
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.messages import pack_broadcast
 from anabranch.runtimes.http.server.desk import Desk, RunFacts
 from anabranch.runtimes.http.server.fleet_server import FleetServer
 from anabranch.updates.sections import Sections
+
+if TYPE_CHECKING:
+    from anabranch.coordinator.store import RoundRecord, RunSession
 
 __all__ = ["FatesAfterCommit", "HttpRuntime"]
 
@@ -57,6 +62,7 @@ class HttpRuntime:
         )
         self._sections, self._own = broadcast, own
         self._own_open = self._hold = self._over = False
+        self._heads: RunHeads | None = None
         self.desk: Desk = self.server.open(facts or RunFacts("", tuple(names)))
         self.url = self.server.url
 
@@ -98,12 +104,18 @@ class HttpRuntime:
 
     def settle(self, task: str, fates: Mapping[int, Fate]) -> None:
         """Clients hear of their fate with their next contact, at the earliest after the commit."""
+        if self._heads is not None:
+            merged = [client for client, fate in fates.items() if fate.counts]
+            self._heads.settled(task, self.desk.uploads(task, merged))
         self.desk.settle(task, fates, hold=self._hold)
 
     def two_phase(self) -> FatesAfterCommit:
         """From now on fates wait for the store: pass this to `GroupedCommits` as ``states``."""
         self._hold = True
-        return FatesAfterCommit(self.desk, self.server)
+        counter, run = self.server.counter, self.desk.facts.run
+        if counter.signer.key and run:
+            self._heads = counter.proofs[run] = RunHeads(run, counter.signer.head)
+        return FatesAfterCommit(self.desk, self.server, self._heads)
 
     @property
     def unheard(self) -> int:
@@ -132,11 +144,21 @@ class FatesAfterCommit:
     have promoted a memory that belongs to no round. It is a
     `anabranch.coordinator.store.grouped.TwoPhase` whose states lie at the clients. Before the
     commit the fates are in the spool, marked as not yet true; a restart compares the mark with the
-    store's last round.
+    store's last round. Where the coordinator has a key, it also adds the signed head of each round
+    to its record.
     """
 
-    def __init__(self, desk: Desk, server: FleetServer) -> None:
-        self._desk, self._server = desk, server
+    def __init__(self, desk: Desk, server: FleetServer, heads: RunHeads | None = None) -> None:
+        self._desk, self._server, self._heads = desk, server, heads
+
+    def recall(self, session: RunSession) -> None:
+        """What the run's committed rounds told already."""
+        if self._heads is not None:
+            self._heads.recall(lambda round_: session.events(HEAD_EVENT, round_))
+
+    def witness(self, record: RoundRecord) -> RoundRecord:
+        """The record with the head of its round."""
+        return self._heads.witness(record) if self._heads is not None else record
 
     def sync(self) -> None:
         """The held fates are durable.
@@ -151,5 +173,7 @@ class FatesAfterCommit:
         return {}
 
     def committed(self) -> None:
-        """The round is durable: its fates may be told."""
+        """The round is durable: its fates and its head may be told."""
+        if self._heads is not None:
+            self._heads.committed()
         self._desk.release()
