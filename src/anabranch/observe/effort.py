@@ -14,10 +14,11 @@ from anabranch.observe.words import bytes_in_words, seconds_in_words, share_in_w
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["bytes_by_round", "participation", "time_by_phase"]
+__all__ = ["bytes_by_round", "participation", "stacked", "time_by_phase"]
 
 _FATE_COLOURS = {
     "merged": SERIES[0],
+    "merged late": SERIES[2],
     "too late": SERIES[1],
     "lost": SERIES[3],
     "refused": SERIES[4],
@@ -36,7 +37,7 @@ def participation(view: RunView) -> Picture | None:
         (name, [r.fates.get(name, 0) for r in rounds], _FATE_COLOURS.get(name) or next(spare))
         for name in names
     ]
-    draw = _stacked([r.number for r in rounds], series, "clients")
+    draw = stacked([r.number for r in rounds], series, "clients")
     totals = ", ".join(f"{sum(values)} {name}" for name, values, _ in series)
     said = f"Over {len(rounds)} rounds: {totals}."
     caption = (
@@ -59,7 +60,7 @@ def bytes_by_round(view: RunView) -> Picture | None:
         ("to the coordinator", [r.bytes_up / scale for r in rounds], SERIES[0]),
         ("to the clients", [r.bytes_down / scale for r in rounds], SERIES[2]),
     ]
-    draw = _stacked([r.number for r in rounds], series, unit)
+    draw = stacked([r.number for r in rounds], series, unit)
     up, down = bytes_in_words(view.bytes_up), bytes_in_words(view.bytes_down)
     said = f"All rounds: {up} to the coordinator, {down} to the clients."
     caption = f"Payload of tasks and updates, without transport overhead. {said}"
@@ -78,14 +79,14 @@ def time_by_phase(view: RunView) -> Picture | None:
         (name, [scale * r.phases.get(name, 0.0) for r in rounds], SERIES[i % len(SERIES)])
         for i, name in enumerate(names)
     ]
-    draw = _stacked([r.number for r in rounds], series, unit)
+    draw = stacked([r.number for r in rounds], series, unit)
     totals = {name: sum(r.phases.get(name, 0.0) for r in rounds) for name in names}
     said = "; ".join(f"{name} {seconds_in_words(total)}" for name, total in totals.items())
     caption = f"Wall time of each round by phase, at the coordinator. In all: {said}."
     return Picture("time", "Time", drawing("time", said, draw, height=2.6), caption)
 
 
-def _stacked(
+def stacked(
     rounds: Sequence[int], series: Sequence[tuple[str, Sequence[float], str]], label: str
 ) -> Callable[[Axes], None]:
     """Stacked bars by round; filled steps when there are too many rounds for bars."""

@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anabranch.observe.compare import Measure
+from anabranch.observe.devices import (
+    battery_by_class,
+    bytes_by_stage,
+    clocks,
+    funnel,
+    task_timeline,
+    time_by_class,
+)
 from anabranch.observe.effort import bytes_by_round, participation, time_by_phase
 from anabranch.observe.events import Metrics
 from anabranch.observe.svg import MUTED, SERIES, Picture, drawing, round_axis
@@ -46,6 +54,12 @@ def pictures(view: RunView, repeats: Sequence[RunView] = ()) -> tuple[Picture, .
         participation(view),
         bytes_by_round(view),
         time_by_phase(view),
+        funnel(view),
+        task_timeline(view),
+        bytes_by_stage(view),
+        battery_by_class(view),
+        time_by_class(view),
+        clocks(view),
     )
     return tuple(picture for picture in drawn if picture is not None)
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from anabranch.coordinator.chosen import SELECTION
 from anabranch.coordinator.store.records import (
     Column,
     RunRecord,
@@ -15,10 +16,18 @@ from anabranch.coordinator.store.records import (
     StoredRelease,
     StoredRound,
 )
+from anabranch.fleet.timeline import traces_of
 from anabranch.observe.events import ClientTrouble
 from anabranch.observe.notes import cards_of, evaluations_of, limits_of, model_of
 from anabranch.observe.plans import flattened, toml_text
-from anabranch.observe.view import DIAGNOSTICS, EvaluationView, ReleaseView, RoundView, RunView
+from anabranch.observe.view import (
+    DIAGNOSTICS,
+    EvaluationView,
+    ReleaseView,
+    RoundView,
+    RunView,
+    TaskView,
+)
 from anabranch.plan.migrate import PLAN_SCHEMA
 
 if TYPE_CHECKING:
@@ -53,7 +62,8 @@ def read_run(store: RunSource, run_id: str, *, clients: bool = True) -> RunView:
     run = store.run(run_id)
     events = store.events(run_id)
     stored = [r for r in store.rounds(run_id, clients=clients) if r.round > 0]
-    rounds = tuple(map(_round, stored))
+    choices = _choices(events)
+    rounds = tuple(_round(entry, choices.get(entry.round, {})) for entry in stored)
     evaluations = evaluations_of(events)
     model, sha256 = model_of(events)
     plan = flattened(run.plan)
@@ -107,7 +117,26 @@ def _watched(plan: Mapping[str, Json]) -> str | None:
     return metric if isinstance(metric, str) and not (idle and metric == "loss") else None
 
 
-def _round(stored: StoredRound) -> RoundView:
+def _choices(events: Iterable[StoredEvent]) -> dict[int, dict[str, int]]:
+    """What selections did with clients, by round."""
+    found: dict[int, dict[str, int]] = {}
+    for event in events:
+        codes = event.details.get("codes")
+        if event.kind == SELECTION and event.round and isinstance(codes, Mapping):
+            counts = {str(k): v for k, v in codes.items() if isinstance(v, int)}
+            found[event.round] = counts
+    return found
+
+
+def _tasks(columns: Mapping[str, Column]) -> tuple[TaskView, ...]:
+    traces = traces_of({name: list(cells) for name, cells in columns.items()})
+    if not traces:
+        return ()
+    rows = zip(columns["client"], columns["fate"], traces, strict=True)
+    return tuple(TaskView(str(c), str(f), trace) for c, f, trace in rows if trace is not None)
+
+
+def _round(stored: StoredRound, choices: Mapping[str, int]) -> RoundView:
     columns = stored.client_columns
     fates = Counter(str(fate) for fate in columns.get("fate", ()) if fate)
     metrics = {name: v for name, v in stored.metrics.items() if name not in DIAGNOSTICS}
@@ -120,9 +149,12 @@ def _round(stored: StoredRound) -> RoundView:
         seconds=max(stored.ended - stored.started, 0.0),
         bytes_up=stored.bytes_up,
         bytes_down=stored.bytes_down,
-        contributors=0 if stored.outcome == "failed" else fates["merged"],
+        contributors=0 if stored.outcome == "failed" else fates["merged"] + fates["merged late"],
         cohort=sum(fates.values()),
         phases=stored.phases,
+        virtual=stored.metrics.get("virtual_seconds"),
+        tasks=_tasks(columns),
+        choices=choices,
     )
 
 

@@ -154,6 +154,9 @@ def _tiles(view: RunView, repeats: Sequence[RunView]) -> list[Tile]:
         Tile("Payload", bytes_in_words(payload), f"{bytes_in_words(view.bytes_up)} from clients"),
         Tile("Time", seconds_in_words(view.seconds), "wall time of all rounds"),
     ]
+    if view.rounds and view.rounds[-1].virtual is not None:
+        virtual = seconds_in_words(view.rounds[-1].virtual)
+        tiles.append(Tile("Virtual time", virtual, "on the clock of the simulated devices"))
     return tiles
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from anabranch.fleet.timeline import TaskTrace
 from anabranch.observe.events import ClientMetrics, ClientTrouble, LimitCheck, Metrics
 
 __all__ = [
@@ -18,13 +19,14 @@ __all__ = [
     "ReleaseView",
     "RoundView",
     "RunView",
+    "TaskView",
     "headline_metric",
     "higher_is_better",
     "mean_over_clients",
     "overall",
 ]
 
-DIAGNOSTICS = frozenset({"train_loss", "delta_rms_norm"})
+DIAGNOSTICS = frozenset({"train_loss", "delta_rms_norm", "virtual_seconds"})
 """Metrics of the training itself, kept with every round; no evaluation."""
 
 _PREFERRED = ("auc", "accuracy", "rmse", "loss")
@@ -47,6 +49,15 @@ class EvaluationView:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskView:
+    """One client's task on its device: name, fate and timeline."""
+
+    client: str
+    fate: str
+    trace: TaskTrace
+
+
+@dataclass(frozen=True, slots=True)
 class RoundView:
     """One committed round.
 
@@ -61,6 +72,10 @@ class RoundView:
         contributors: updates inside the model.
         cohort: clients asked.
         phases: seconds by phase.
+        virtual: how late it was on the virtual clock, in seconds; None without simulated devices.
+        tasks: timelines of the tasks, where devices are simulated or report.
+        choices: clients by what became of them in the selection, in words; empty where all were
+            alike to the draw.
     """
 
     number: int
@@ -73,6 +88,9 @@ class RoundView:
     contributors: int = 0
     cohort: int = 0
     phases: Metrics = field(default_factory=dict)
+    virtual: float | None = None
+    tasks: tuple[TaskView, ...] = ()
+    choices: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
