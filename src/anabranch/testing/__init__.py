@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anabranch.testing.algorithm import AlgorithmContract
     from anabranch.testing.fold import FoldContract
     from anabranch.testing.learner import LearnerContract
+    from anabranch.testing.mechanism import MechanismContract
     from anabranch.testing.selection import SelectorContract
     from anabranch.testing.stage import StageSuite
     from anabranch.testing.states import StatesContract
@@ -31,6 +32,7 @@ __all__ = [
     "AlgorithmContract",
     "FoldContract",
     "LearnerContract",
+    "MechanismContract",
     "SelectorContract",
     "StageSuite",
     "StatesContract",
@@ -41,6 +43,7 @@ _MODULES = {
     "AlgorithmContract": "anabranch.testing.algorithm",
     "FoldContract": "anabranch.testing.fold",
     "LearnerContract": "anabranch.testing.learner",
+    "MechanismContract": "anabranch.testing.mechanism",
     "SelectorContract": "anabranch.testing.selection",
     "StageSuite": "anabranch.testing.stage",
     "StatesContract": "anabranch.testing.states",

@@ -92,7 +92,7 @@ class DistributedNoise:
                 kept="Nothing was started.",
             )
         if self.local_deviation < _LEAST_LOCAL:
-            raise self._too_small()
+            raise self._too_small(f"{self.local_deviation:.2g} steps for the noise of a client")
 
     @property
     def honest(self) -> int:
@@ -109,6 +109,8 @@ class DistributedNoise:
         # The parts are larger than z s / sqrt(honest): they cover what rounding adds to the norm.
         while self._width(scale) > 2.0**self.bits:
             scale *= 0.995
+            if scale < 1:
+                raise self._too_small("less than one step for an update of full norm")
         return scale
 
     def _width(self, scale: float) -> float:
@@ -198,16 +200,16 @@ class DistributedNoise:
             return drawn
         return drawn + self.dim * sum_bias(clients, self.local_deviation)
 
-    def _too_small(self) -> AnabranchError:
-        scale = _LEAST_LOCAL * math.sqrt(self.honest) / self.multiplier
+    def _too_small(self, left: str) -> AnabranchError:
         part = self.multiplier / math.sqrt(self.honest)
-        bits = needed_bits(scale, self.most, self.dim, 1.0, part, _DEVIATIONS)
+        # Fine enough that rounding adds little to the norm, and the parts have two steps.
+        scale = max(2 * math.sqrt(self.dim), 2 * _LEAST_LOCAL / part)
+        bits = needed_bits(scale, self.most, self.dim, 1.0, 2 * part, _DEVIATIONS)
         return AnabranchError(
             "AB-934",
-            f"a modulus of {self.bits} bits leaves {self.local_deviation:.2g} steps for the noise "
-            f"of a client; it needs at least {_LEAST_LOCAL:g}.",
+            f"a modulus of {self.bits} bits leaves {left}.",
             fix=f"set privacy.mechanism.bits to {max(bits, self.bits + 1)} or more, or take fewer "
-            "clients.",
+            "clients or parameters.",
             kept="Nothing was started.",
         )
 
