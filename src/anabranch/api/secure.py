@@ -15,7 +15,7 @@ from anabranch.coordinator.secure import SecureRuntime, secured
 from anabranch.coordinator.secure_journal import FileSumJournal, MemorySumJournal
 from anabranch.coordinator.secure_sum import SecureSetup
 from anabranch.coordinator.store import RunSession
-from anabranch.errors import AnabranchError
+from anabranch.fleet.roster import Role, Roster
 from anabranch.plan import Plan
 from anabranch.privacy.secure_aggregation import RoundContext
 from anabranch.privacy.secure_aggregation.checking import SharedChecker
@@ -55,28 +55,40 @@ def evaluation_deadline(plan: Plan) -> float | None:
 def remote_sums(prepared: Prepared, session: RunSession, inner: RemoteRuntime) -> Runtime:
     """Around a runtime whose clients are elsewhere: sums only, where the plan says so.
 
+    Where the runtime has a roster, its keys count and no others. Else clients introduce themselves,
+    and peers pin the keys that they see first: enough against a coordinator that is curious, not
+    against one that makes clients up.
+
     Raises:
-        AnabranchError: as `secure_runtime`; AB-968 when the runtime enrols no identities.
+        AnabranchError: as `secure_runtime`.
     """
     if prepared.plan.secure_aggregation is None:
         return inner
-    if not isinstance(inner, KnowsIdentities):
-        raise AnabranchError(
-            "AB-968",
-            "secure aggregation needs enrolled identities, and this runtime's clients have none.",
-            fix="serve the plan over HTTP with enrolled clients, or leave the table out.",
-            kept="Nothing was started.",
-        )
     folder = session.states_path.with_suffix(".sums")
-    return secure_runtime(prepared, session.run_id, inner, inner.identity, folder)
+    roster = inner.roster if isinstance(inner, KnowsMembers) else None
+    return secure_runtime(
+        prepared, session.run_id, inner, _keys_of(roster, prepared), folder, roster=roster
+    )
+
+
+def _keys_of(roster: Roster | None, prepared: Prepared) -> Callable[[int], bytes | None]:
+    names = prepared.federation.names
+    entries = {entry.name: entry for entry in roster.active()} if roster is not None else {}
+
+    def key(client: int) -> bytes | None:
+        entry = entries.get(names[client])
+        return entry.public_key if entry is not None else None
+
+    return key
 
 
 @runtime_checkable
-class KnowsIdentities(Protocol):
-    """A runtime that knows the enrolled Ed25519 key of every client."""
+class KnowsMembers(Protocol):
+    """A runtime whose clients may be on a signed roster."""
 
-    def identity(self, client: int) -> bytes | None:
-        """32 bytes, or None if the client is not enrolled."""
+    @property
+    def roster(self) -> Roster | None:
+        """The list in force; None without one."""
         ...
 
 
@@ -86,6 +98,7 @@ def secure_runtime(
     inner: Runtime,
     identity: Callable[[int], bytes | None],
     journal: Path | None,
+    roster: Roster | None = None,
 ) -> SecureRuntime:
     """The runtime that yields sums alone.
 
@@ -96,6 +109,8 @@ def secure_runtime(
         identity: public key by client number.
         journal: where a restart finds sums that were half opened; None where clients end with the
             coordinator.
+        roster: the signed list of members. Without one, and where clients do not end with the
+            coordinator, those whose key is not known introduce themselves.
 
     Raises:
         AnabranchError: AB-951 or AB-953 when no round of this fleet could be made.
@@ -114,9 +129,18 @@ def secure_runtime(
         needed={TaskKind.TRAIN.value: plan.rounds.needed(clients)},
         checker=SharedChecker(),
         threads=os.cpu_count() or 1,
+        open=roster is None and journal is not None,
+        canaries=_canaries(roster),
+        enrolment=bytes(32) if roster is None else bytes.fromhex(roster.digest),
     )
     patience = table.stage_seconds or (None if journal is None else _STAGE_SECONDS)
     return secured(inner, setup, patience, plan.rounds.deadline)
+
+
+def _canaries(roster: Roster | None) -> frozenset[str]:
+    if roster is None:
+        return frozenset()
+    return frozenset(entry.name for entry in roster.active() if Role.CANARY in entry.roles)
 
 
 def check_sums(terms: Terms, asked: int, needed: int) -> RoundContext:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.program import ClientProgram
+from anabranch.client.secure_keeper import FileKeeper, Sealer
 from anabranch.client.task import TaskKind
+from anabranch.fleet.identity import Identity
+from anabranch.fleet.roster import Role, Roster
 from anabranch.plan.schema import Plan
 from anabranch.privacy.mechanisms.distributed import DistributedNoise
-from anabranch.privacy.secure_aggregation.terms import Shape, Terms
+from anabranch.privacy.secure_aggregation.session import ClientSession
+from anabranch.privacy.secure_aggregation.terms import Known, Shape, Terms
 
-__all__ = ["broadcast_digest", "terms_of"]
+__all__ = ["broadcast_digest", "known_by", "secure_session", "terms_of"]
 
 
 def broadcast_digest(broadcast: Broadcast) -> bytes:
@@ -61,3 +66,54 @@ def terms_of(plan: Plan, program: ClientProgram) -> Terms:
         draw=table.drawn,
         hybrid=table.hybrid,
     )
+
+
+def known_by(roster: Roster | None) -> Known:
+    """Whom a client knows: the members of its signed roster, or whoever it sees first."""
+    if roster is None:
+        return Known()
+    entries = {entry.name: entry for entry in roster.active()}
+
+    def key_of(name: str) -> bytes | None:
+        entry = entries.get(name)
+        return entry.public_key if entry is not None else None
+
+    def canary(name: str) -> bool:
+        entry = entries.get(name)
+        return entry is not None and Role.CANARY in entry.roles
+
+    return Known(key_of, canary, open=False)
+
+
+def secure_session(
+    plan: Plan,
+    program: ClientProgram,
+    name: str,
+    directory: Path,
+    *,
+    identity: Identity | None = None,
+    roster: Roster | None = None,
+    sealer: Sealer | None = None,
+) -> ClientSession:
+    """The session of a client that is no simulation.
+
+    Args:
+        plan: with the table ``[secure_aggregation]``.
+        program: built from it.
+        name: as the roster knows the client.
+        directory: of this run at this client; what must outlive the process goes there.
+        identity: the enrolled one; without a roster one is made and kept in the directory.
+        roster: the signed list that the client accepted.
+        sealer: encrypts what lies on the disk.
+    """
+    own = identity or _own_identity(directory / "identity.pem")
+    keeper = FileKeeper(directory, own.secret, sealer)
+    return ClientSession(name, own.secret, terms_of(plan, program), known_by(roster), keeper)
+
+
+def _own_identity(path: Path) -> Identity:
+    if path.exists():
+        return Identity.load(path)
+    made = Identity.generate()
+    made.save(path)
+    return made

@@ -4,10 +4,11 @@
 
     keys -> nonces -> shares -> update (the training or evaluation itself) -> signatures -> reveals
 
-Each phase asks the clients that answered the one before, and is closed when all have answered or
-its time is up. Until the update is asked for, a sum that fails is tried again with those who
-answered; later it is given up, because a second sum over the same model would tell what the two
-differ by. Whatever happens, one set of survivors at most is ever opened.
+Where there is no roster, clients whose key is not known are asked for it first (hello). Each phase
+asks the clients that answered the one before, and is closed when all have answered or its time is
+up. Until the update is asked for, a sum that fails is tried again with those who answered; later it
+is given up, because a second sum over the same model would tell what the two differ by. Whatever
+happens, one set of survivors at most is ever opened.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from anabranch.errors import AnabranchError
 from anabranch.privacy.secure_aggregation import server
 from anabranch.privacy.secure_aggregation.checking import Checker
 from anabranch.privacy.secure_aggregation.context import RoundContext
-from anabranch.privacy.secure_aggregation.key_messages import Invitation, KeyAdvert, NonceOpening
+from anabranch.privacy.secure_aggregation.key_messages import (
+    Hello,
+    Introduction,
+    Invitation,
+    KeyAdvert,
+    NonceOpening,
+)
 from anabranch.privacy.secure_aggregation.message import SignedMessage
 from anabranch.privacy.secure_aggregation.messages import (
     MaskedInput,
@@ -47,6 +54,7 @@ _ZEROS = bytes(32)
 class Phase(IntEnum):
     """What is waited for."""
 
+    HELLO = -1
     KEYS = 0
     NONCES = 1
     SHARES = 2
@@ -75,6 +83,8 @@ class SecureSetup:
         ledger: entries and head of the population's ledger.
         checker: makes the coordinator's own checks.
         threads: cores that take masks off.
+        open: whether clients that `identity` does not know may introduce themselves.
+        met: the keys of those who did.
     """
 
     run: str
@@ -88,6 +98,12 @@ class SecureSetup:
     ledger: Callable[[], tuple[int, bytes]] = _no_ledger
     checker: Checker = field(default_factory=Checker)
     threads: int = 1
+    open: bool = False
+    met: dict[int, bytes] = field(default_factory=dict)
+
+    def key(self, client: int) -> bytes | None:
+        """The public key of a client; None if nobody knows it."""
+        return self.identity(client) or self.met.get(client)
 
 
 class SecureSum:
@@ -107,6 +123,7 @@ class SecureSum:
         self._state: server.ServerState | None = None
         self._asked: tuple[int, ...] = ()
         self._attempt = 0
+        self._hello = sha256(f"{setup.run}/{work.task}/{work.round}".encode()).digest()
         self.phase = Phase.KEYS
         self.waiting: frozenset[int] = frozenset()
         self.task = work.task
@@ -127,8 +144,13 @@ class SecureSum:
             resumed = self._resume(stored)
             if resumed is not None:
                 return resumed
-        first = 0 if stored is None else stored.attempt + 1
-        return self._try(first, self._wanted.clients)
+        self._attempt = 0 if stored is None else stored.attempt + 1
+        strangers = [c for c in self._wanted.clients if self._setup.key(c) is None]
+        if not strangers or not self._setup.open:
+            return self._try(self._attempt, self._wanted.clients)
+        self.phase = Phase.HELLO
+        letter = Hello(context=self._hello).to_bytes()
+        return self._work({self._setup.names[client]: letter for client in strangers})
 
     def absorb(self, event: RuntimeEvent) -> None:
         """Take one event of the current phase."""
@@ -150,6 +172,8 @@ class SecureSum:
         for client in self.waiting:
             self._drop(client, Fate.TOO_LATE, "")
         self.waiting = frozenset()
+        if self.phase is Phase.HELLO:
+            return self._try(self._attempt, self._wanted.clients)
         state = self._closed()
         if isinstance(state, server.Abandoned):
             return self._again(f"{state.outcome.value}: {state.detail}")
@@ -187,7 +211,7 @@ class SecureSum:
         setup, work, terms = self._setup, self._wanted, self._setup.terms
         roster = {}
         for client in clients:
-            key = setup.identity(client)
+            key = setup.key(client)
             if key is None:
                 self._drop(client, Fate.REFUSED, "not on the roster")
             else:
@@ -235,6 +259,9 @@ class SecureSum:
 
     def _receive(self, client: int, content: bytes) -> None:
         self._bytes[client] += len(content)
+        if self.phase is Phase.HELLO:
+            self._meet(client, content)
+            return
         kind, receive = _RECEIVES[self.phase]
         try:
             message = kind.from_bytes(content)
@@ -242,6 +269,18 @@ class SecureSum:
                 raise bad_signature(message.sender, "an answer")
             assert self._state is not None
             self._state = receive(self._state, message, check=self._setup.checker.verify)
+        except AnabranchError as error:
+            self._drop(client, Fate.REFUSED, str(error))
+
+    def _meet(self, client: int, content: bytes) -> None:
+        """Take the key that a client shows, once."""
+        try:
+            shown = Introduction.from_bytes(content)
+            name, check = self._setup.names[client], self._setup.checker.verify
+            signed = check(shown.key, shown.signature, shown.signed_content())
+            if shown.context != self._hello or shown.sender != name or not signed:
+                raise bad_signature(name, "its introduction")
+            self._setup.met.setdefault(client, shown.key)
         except AnabranchError as error:
             self._drop(client, Fate.REFUSED, str(error))
 

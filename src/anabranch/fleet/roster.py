@@ -51,6 +51,7 @@ class Role(StrEnum):
     CLIENT = "client"  # is given tasks on its data
     EDGE = "edge"  # stands between clients and the coordinator
     AUDITOR = "auditor"  # may read records and receipts, is given no tasks
+    CANARY = "canary"  # an auditor's client, openly so: it counts as corrupt in secure sums
 
 
 class Status(StrEnum):

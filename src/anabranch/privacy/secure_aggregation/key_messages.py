@@ -17,7 +17,49 @@ from anabranch.privacy.secure_aggregation.primitives import (
 )
 from anabranch.privacy.secure_aggregation.wire import Reader, Writer
 
-__all__ = ["Invitation", "KeyAdvert", "KeyList", "NonceList", "NonceOpening"]
+__all__ = [
+    "Hello",
+    "Introduction",
+    "Invitation",
+    "KeyAdvert",
+    "KeyList",
+    "NonceList",
+    "NonceOpening",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello(Message):
+    """Coordinator: which key is yours? Only where there is no roster that says it.
+
+    The context is any 32 bytes that were not used before.
+    """
+
+    KIND: ClassVar[int] = 13
+
+    def _write(self, writer: Writer) -> None:
+        """There is nothing else to say."""
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        return cls(context=context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Introduction(SignedMessage):
+    """Client: its identity, signed with it. Peers pin the first one that they see."""
+
+    KIND: ClassVar[int] = 14
+    key: bytes
+
+    def _write_fields(self, writer: Writer) -> None:
+        writer.raw(self.key)
+
+    @classmethod
+    def _read(cls, context: bytes, reader: Reader) -> Self:
+        sender, key = reader.text(), reader.raw(KEY_BYTES)
+        signature = reader.raw(SIGNATURE_BYTES)
+        return cls(context=context, sender=sender, key=key, signature=signature)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol
 
 from anabranch.privacy.secure_aggregation import client
 from anabranch.privacy.secure_aggregation.checking import Checker
 from anabranch.privacy.secure_aggregation.client_states import ClientState, Done
 from anabranch.privacy.secure_aggregation.context import RoundContext
-from anabranch.privacy.secure_aggregation.key_messages import Invitation, KeyList, NonceList
-from anabranch.privacy.secure_aggregation.message import Message, kind_of
+from anabranch.privacy.secure_aggregation.key_messages import (
+    Hello,
+    Introduction,
+    Invitation,
+    KeyList,
+    NonceList,
+)
+from anabranch.privacy.secure_aggregation.message import Message, kind_of, signed
 from anabranch.privacy.secure_aggregation.messages import (
     ShareDelivery,
     SurvivorSet,
@@ -32,48 +38,14 @@ from anabranch.privacy.secure_aggregation.refusals import (
     older,
     roster_refused,
 )
+from anabranch.privacy.secure_aggregation.remembered import Remembered, Track
 from anabranch.privacy.secure_aggregation.terms import Known, Terms
 from anabranch.updates.sections import Update
 
-__all__ = ["ClientSession", "Keeper", "MemoryKeeper", "Remembered", "Track"]
+__all__ = ["ClientSession", "Keeper", "MemoryKeeper"]
 
 _MODELS = 64
 """Models of which a track remembers that they were summed up: far more than are ever open."""
-
-
-@dataclass(frozen=True)
-class Track:
-    """What a client remembers of one purpose of one run.
-
-    Attributes:
-        round, attempt: the newest that it joined.
-        ledger_length, ledger_head: the newest of the population's ledger that it was shown.
-        opened: digests of models whose sum it helped to open.
-        state: of the round that is open; the context of `context`.
-        context: digest of the open round.
-    """
-
-    round: int = -1
-    attempt: int = -1
-    ledger_length: int = 0
-    ledger_head: bytes = bytes(32)
-    opened: tuple[bytes, ...] = ()
-    state: ClientState | None = field(default=None, repr=False)
-    context: bytes = b""
-    model: bytes = b""
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """All that a client keeps.
-
-    Attributes:
-        pins: public keys of peers as they were first seen, by name.
-        tracks: by run and purpose.
-    """
-
-    pins: Mapping[str, bytes] = field(default_factory=dict)
-    tracks: Mapping[tuple[str, str], Track] = field(default_factory=dict)
 
 
 class Keeper(Protocol):
@@ -145,6 +117,8 @@ class ClientSession:
                 before, and may be asked again.
         """
         kind = kind_of(letter)
+        if kind == Hello.KIND:
+            return self._introduce(Hello.from_bytes(letter)).to_bytes()
         if kind == Invitation.KIND:
             return self._join(letter).to_bytes()
         message, after, remembered, key = self._step(kind, letter)
@@ -178,6 +152,10 @@ class ClientSession:
         return sent.to_bytes()
 
     # One letter ----------------------------------------------------------------------------
+
+    def _introduce(self, asked: Hello) -> Message:
+        mine = Introduction(context=asked.context, sender=self.name, key=self.public_key)
+        return signed(mine, self._identity)
 
     def _join(self, letter: bytes) -> Message:
         invitation = Invitation.from_bytes(letter)

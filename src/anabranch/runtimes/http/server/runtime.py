@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.heads import HEAD_EVENT, RunHeads
 from anabranch.coordinator.runtime import Fate, Outcome, Payload, Runtime, RuntimeEvent, Work
+from anabranch.fleet.roster import Roster
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.messages import pack_broadcast
 from anabranch.runtimes.http.server.desk import Desk, RunFacts
@@ -116,6 +117,12 @@ class HttpRuntime:
         if counter.signer.key and run:
             self._heads = counter.proofs[run] = RunHeads(run, counter.signer.head)
         return FatesAfterCommit(self.desk, self.server, self._heads)
+
+    @property
+    def roster(self) -> Roster | None:
+        """The signed list of members that secure sums take keys from; None on bare loopback."""
+        folder = self.server.counter.folder
+        return folder.membership().roster if folder is not None else None
 
     @property
     def unheard(self) -> int:
