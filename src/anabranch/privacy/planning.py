@@ -22,7 +22,7 @@ from typing import Literal, TypeAlias
 
 from anabranch.errors import AnabranchError
 from anabranch.privacy.accounting import banded_toeplitz, exact_noise
-from anabranch.privacy.accounting.pld import upper_bound
+from anabranch.privacy.accounting.pld import quick_bound
 from anabranch.privacy.events import GaussianEvent, PoissonSampling, Relation
 
 __all__ = ["Change", "Question", "Route", "Tradeoff", "noise_of", "tradeoff"]
@@ -34,7 +34,6 @@ USEFUL = 1.0
 
 Field: TypeAlias = Literal["cohort", "rounds", "dim"]
 
-_COARSE = 2e-2
 _PRECISION = 0.02
 _LEAST_NOISE = 0.3
 _PARTS = 16
@@ -251,7 +250,7 @@ def _sampled_epsilon(
 ) -> float:
     """On a coarse grid: this is a plan, not a claim."""
     event = GaussianEvent(noise, rounds, PoissonSampling(rate), relation)
-    return upper_bound([event], delta, _COARSE).epsilon
+    return quick_bound([event], delta)
 
 
 def _epsilon_at(question: Question, noise: float) -> float:

@@ -39,7 +39,7 @@ class Account:
         relation: the neighbouring relation of all three.
         exact: whether the claim is a closed form.
         step: grid of the privacy loss; 0 if exact.
-        change: relative change of the claim by the last halving of the grid; 0 if exact.
+        change: how far a finer grid could still lower the claim, relative; 0 if exact.
     """
 
     claim: float

@@ -8,8 +8,8 @@ of truncated tails counted as infinite loss).
   "Connect the Dots: Tighter Discrete Approximations of Privacy Loss Distributions").
 - Lower: every loss is rounded down; it is at most h a round below.
 
-The grid of the claim is not guessed: it is halved until the last halving changed epsilon by no more
-than a given share. Every grid gives a valid bound; a fine one gives a smaller number.
+The grid of the claim is not guessed: it is refined until two grids show that what is left of the
+error is below a given share. Every grid gives a valid bound; a fine one gives a smaller number.
 """
 
 from __future__ import annotations
@@ -30,11 +30,21 @@ from anabranch.privacy.events import FixedSizeSampling, GaussianEvent, PoissonSa
 if TYPE_CHECKING:
     from dp_accounting.pld.pld_pmf import DensePLDPmf
 
-__all__ = ["Bound", "epsilon_on_grid", "lower_bound", "lower_pairs", "upper_bound", "upper_pairs"]
+__all__ = [
+    "Bound",
+    "epsilon_on_grid",
+    "lower_bound",
+    "lower_pairs",
+    "quick_bound",
+    "upper_bound",
+    "upper_pairs",
+]
 
 _TOLERANCE = 5e-4
 _CELLS = 1 << 20
 _HALVINGS = 12
+_LARGEST_RATIO = 4.0
+_QUICK = 2e-2
 _TRUNCATION = 1e-15
 
 
@@ -45,7 +55,8 @@ class Bound:
     Attributes:
         epsilon: the bound; infinite if the mass of infinite loss exceeds delta.
         step: grid of the privacy loss; 0 if no grid was needed.
-        change: what the last halving changed, relative; 0 if no grid was needed.
+        change: how far a finer grid could still lower it, relative, as the last two grids show; 0
+            if no grid was needed.
     """
 
     epsilon: float
@@ -94,22 +105,51 @@ def upper_bound(
     Args:
         events: releases on the same population under one relation.
         delta: in (0, 1).
-        tolerance: largest relative change by the last halving of the grid.
+        tolerance: largest relative difference to an infinitely fine grid, as two grids show it.
     """
     step = 2 * _first_step(events, tolerance)
-    coarse = epsilon_on_grid(events, delta, step, upper=True)
+    bounds = [_one_side(events, delta, step, side) for side in range(_sides(events))]
+    ratio = 2.0
     for _ in range(_HALVINGS):
-        fine = epsilon_on_grid(events, delta, step / 2, upper=True)
+        coarse, step = max(bounds), step / ratio
+        bounds = _refined(events, delta, step, bounds)
+        fine = max(bounds)
         if not math.isfinite(fine) or fine == 0:
-            return Bound(fine, step / 2, 0.0)
-        change = max(0.0, coarse / fine - 1)
+            return Bound(fine, step, 0.0)
+        # Of an error that falls with the square of the step, this much is left; and half of it on
+        # top, because the square is reached from below.
+        change = 1.5 * max(0.0, coarse / fine - 1) / (ratio**2 - 1)
         if change <= tolerance:
             break
-        # The error falls with the square of the step: go straight to the step that should do.
-        jump = max(math.sqrt(change / tolerance), 2.0)
-        step /= min(jump, 8.0)
-        coarse = fine if jump == 2 else epsilon_on_grid(events, delta, step, upper=True)
-    return Bound(fine, step / 2, change)
+        ratio = min(max(math.sqrt(change / tolerance), 2.0), _LARGEST_RATIO)
+    return Bound(fine, step, change)
+
+
+def quick_bound(events: Sequence[GaussianEvent], delta: float) -> float:
+    """An upper bound on one coarse grid, a few percent above the claim: for plans, not for claims.
+
+    Args:
+        events: as in :func:`upper_bound`.
+        delta: in (0, 1).
+    """
+    return epsilon_on_grid(events, delta, _first_step(events, _QUICK), upper=True)
+
+
+def _refined(
+    events: Sequence[GaussianEvent], delta: float, step: float, bounds: Sequence[float]
+) -> list[float]:
+    """The bounds of all directions, computed anew on ``step`` only where that matters.
+
+    A bound is valid on every grid. So the worst direction is refined, and another one only if its
+    older bound is now the larger.
+    """
+    refined = list(bounds)
+    worst = max(range(len(bounds)), key=lambda side: bounds[side])
+    refined[worst] = _one_side(events, delta, step, worst)
+    for side in range(len(bounds)):
+        if side != worst and refined[side] > refined[worst]:
+            refined[side] = _one_side(events, delta, step, side)
+    return refined
 
 
 def lower_bound(events: Sequence[GaussianEvent], delta: float, claim: Bound) -> Bound:
@@ -160,12 +200,22 @@ def epsilon_on_grid(
     events: Sequence[GaussianEvent], delta: float, step: float, *, upper: bool
 ) -> float:
     """The bound on one grid: compose every direction, then take the worse one."""
+    sides = range(_sides(events, upper=upper))
+    return max(_one_side(events, delta, step, side, upper=upper) for side in sides)
+
+
+def _sides(events: Sequence[GaussianEvent], *, upper: bool = True) -> int:
+    """Directions that have to be looked at."""
     choose = upper_pairs if upper else lower_pairs
-    chosen = [choose(event) for event in events]
-    return max(
-        _one_direction([_pick(pairs, side) for pairs in chosen], events, delta, step, upper=upper)
-        for side in range(max(len(pairs) for pairs in chosen))
-    )
+    return max(len(choose(event)) for event in events)
+
+
+def _one_side(
+    events: Sequence[GaussianEvent], delta: float, step: float, side: int, *, upper: bool = True
+) -> float:
+    choose = upper_pairs if upper else lower_pairs
+    pairs = [_pick(choose(event), side) for event in events]
+    return _one_direction(pairs, events, delta, step, upper=upper)
 
 
 def _pick(pairs: tuple[Pair, ...], side: int) -> Pair:
