@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from anabranch.errors import AnabranchError
+from anabranch.updates.levels import Levels
 from anabranch.updates.sections import (
     WEIGHT,
     Kind,
@@ -38,6 +39,9 @@ __all__ = ["Accumulator", "FoldPlan", "round_to_quantum"]
 
 _CHUNK = 1 << 15  # float64 scratch of 256 KiB stays in a core's second-level cache
 _MAGIC = 1.5 * 2.0**52
+
+Values: TypeAlias = Vector | Statistics | Levels
+"""What can be added up."""
 
 
 def round_to_quantum(value: float, quantum: float) -> float:
@@ -136,13 +140,12 @@ class Accumulator:
         update.check(self.plan.sections, client)
         weight = self._rounded_weight(update, client)
         terms = self._checked_scalars(update, weight, client)
+        values = {**update.vectors, **update.levels} if update.levels else update.vectors
         for vector in self._vectors:
-            self._check_vector(vector, update.vectors[vector.section.name], weight, client)
+            self._check_vector(vector, values[vector.section.name], weight, client)
         for section, target, weighted, _ in self._vectors:
             factor = weight if weighted else 1.0
-            _add_rounded(
-                target, update.vectors[section.name], factor, section.quantum, self._scratch
-            )
+            _add_rounded(target, values[section.name], factor, section.quantum, self._scratch)
         if terms:
             self._scalar_sums += terms
         self.contributors += 1
@@ -172,16 +175,13 @@ class Accumulator:
             terms.append(_rounded(term, section.quantum))
         return terms
 
-    def _check_vector(
-        self, vector: _Vectors, value: Vector | Statistics, weight: float, client: str
-    ) -> None:
+    def _check_vector(self, vector: _Vectors, value: Values, weight: float, client: str) -> None:
         section, _, weighted, limit = vector
-        # The reductions hand on NaN, and every comparison with it is false: it is refused below.
-        largest = max(float(np.maximum.reduce(value)), -float(np.minimum.reduce(value)))
+        largest = _largest(value)
         term = largest * weight if weighted else largest
         if not (term <= limit and largest <= section.bound):
             raise _outside(section, largest, term, limit, client)
-        if section.kind is Kind.COUNT and not np.array_equal(value, np.rint(value)):
+        if section.kind is Kind.COUNT and not _whole(value):
             raise _unfit(client, section, "holds counts that are not integers")
 
     def merge(self, other: Accumulator) -> None:
@@ -233,9 +233,29 @@ def _rounded(term: float, quantum: float) -> float:
     return (term + magic) - magic
 
 
+def _largest(value: Values) -> float:
+    """The largest absolute number."""
+    if isinstance(value, Levels):
+        return value.largest
+    # The reductions hand on NaN, and every comparison with it is false: it is refused by callers.
+    return max(float(np.maximum.reduce(value)), -float(np.minimum.reduce(value)))
+
+
+def _whole(value: Values) -> bool:
+    numbers = value.vector() if isinstance(value, Levels) else value
+    return np.array_equal(numbers, np.rint(numbers))
+
+
+def _piece(value: Values, start: int) -> Vector | Statistics:
+    """The next chunk; levels are multiplied out here, so the whole vector never exists."""
+    if isinstance(value, Levels):
+        return value.piece(start, start + _CHUNK)
+    return value[start : start + _CHUNK]
+
+
 def _add_rounded(
     target: Statistics,
-    value: Vector | Statistics,
+    value: Values,
     factor: float,
     quantum: float,
     scratch: Statistics,
@@ -246,7 +266,7 @@ def _add_rounded(
         part = target[start : start + _CHUNK]
         term = scratch[: len(part)]
         # Conversion and product apart: twice as fast as one ufunc that casts its input.
-        np.copyto(term, value[start : start + _CHUNK])
+        np.copyto(term, _piece(value, start))
         if factor != 1.0:
             term *= factor
         term += magic

@@ -125,6 +125,10 @@ class ClientProgram:
         """The type of a training update; in a private run what the mechanism bounds, no more."""
         if self.mechanism is not None:
             return Sections(self.mechanism.sections())
+        return self.pipeline.encoded(self._before_stages)
+
+    @cached_property
+    def _before_stages(self) -> Sections:
         own = (*self.algorithm.sections(self.dim), self.weight.section())
         return Sections(own if self.inside is not None else (*own, *DIAGNOSTICS))
 
@@ -148,7 +152,7 @@ class ClientProgram:
             local = (Section.vector(LOCAL_PARAMETERS, self.learner.layout.local),)
         return MemoryLayout(
             tuple(self.algorithm.memory_sections(self.dim))
-            + self.pipeline.memory(self.sections)
+            + self.pipeline.memory(self._before_stages)
             + tuple(local)
         )
 

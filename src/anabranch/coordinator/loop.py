@@ -39,6 +39,7 @@ from anabranch.coordinator.stop import Progress
 from anabranch.coordinator.store import Arrays, GroupedCommits, RunStatus
 from anabranch.plan.schema import Plan
 from anabranch.updates.sections import Update
+from anabranch.updates.total import Finest
 
 __all__ = ["Coordinator", "Ending"]
 
@@ -146,6 +147,8 @@ class Coordinator:
         broadcast = {**sending.vectors, **self.releases.broadcast(state.extra)}
 
         def adjust(update: Update, work: Work) -> Update:
+            if work.round == number and work.finest is not Finest.INDIVIDUALS:
+                return self.program.pipeline.decode_to_add(update)
             decoded = self.program.pipeline.decode_one(update)
             if work.round == number:
                 return decoded

@@ -5,6 +5,7 @@ from __future__ import annotations
 from anabranch.errors import AnabranchError
 from anabranch.plan.schema import Plan
 from anabranch.updates.codec import Codec
+from anabranch.updates.sections import Sections
 
 __all__ = ["check_budget", "least_bytes"]
 
@@ -15,11 +16,14 @@ def least_bytes(plan: Plan, dim: int) -> int:
     Diagnostics of a few numbers are left out.
     """
     codec = next((stage for stage in plan.updates.stages if isinstance(stage, Codec)), None)
+    sections = Sections(plan.algorithm.sections(dim))
+    for stage in plan.updates.stages:
+        sections = stage.encoded(sections)
     size = 0
-    for section in plan.algorithm.sections(dim):
+    for section in sections:
         encoded = codec is not None and section.name == "delta"
         plain = section.dtype.itemsize * section.length
-        size += codec.least_bytes(dim) if codec and encoded else plain
+        size += codec.least_bytes(section.length) if codec and encoded else plain
     return size
 
 

@@ -36,11 +36,14 @@ from anabranch.updates.clip import Clip
 from anabranch.updates.codecs import CODECS
 from anabranch.updates.downlink import AnyDownlink
 from anabranch.updates.stages import Stage
+from anabranch.updates.subsample import Subsample
 from anabranch.values import Value
 
 __all__ = ["STAGES", "AggregationPlan", "Plan", "UpdatesPlan"]
 
-STAGES: Mapping[str, type[Stage]] = MappingProxyType({"clip": Clip, **CODECS})
+STAGES: Mapping[str, type[Stage]] = MappingProxyType(
+    {"clip": Clip, "subsample": Subsample, **CODECS}
+)
 """The built-in stages by the ``kind`` that a plan writes."""
 
 AnyAlgorithm = Annotated[Algorithm, Named(Algorithm, "name", lambda: ALGORITHMS)]

@@ -62,6 +62,10 @@ class StageSuite:
         """The type of the updates: one delta, of weight one."""
         return Sections((Section.vector("delta", self.dim),))
 
+    def encoded_sections(self) -> Sections:
+        """The type of what leaves the stage."""
+        return self.stage().encoded(self.sections())
+
     def memory(self) -> dict[str, Vector]:
         """The stage's memory before the first round, as a pipeline names it."""
         declared = compile_stages([self.stage()]).memory(self.sections())
@@ -74,7 +78,7 @@ class StageSuite:
     def decoded(self, *encoded: Update) -> Total:
         """The server halves and the fold between them."""
         pipeline = compile_stages([self.stage()])
-        accumulator = Accumulator(FoldPlan(self.sections(), capacity=max(len(encoded), 1)))
+        accumulator = Accumulator(FoldPlan(self.encoded_sections(), capacity=max(len(encoded), 1)))
         for number, update in enumerate(encoded):
             accumulator.add(pipeline.decode_one(update), f"client {number}")
         return pipeline.decode_sum(accumulator.total())
@@ -87,7 +91,7 @@ class StageSuite:
 
     def delivered(self, encoded: Update) -> Update:
         """The update as it arrives: through the bytes of the wire."""
-        return unpack(pack(encoded, self.sections()), self.sections(), "a")
+        return unpack(pack(encoded, self.encoded_sections()), self.encoded_sections(), "a")
 
     def _encode(
         self, delta: Vector, memory: Mapping[str, Vector], draw: int
@@ -132,7 +136,8 @@ class StageSuite:
             encoded = self.encoded(delta)
             delivered = self.delivered(encoded)
             assert delivered.packed == encoded.packed
-            compile_stages([self.stage()]).decode_one(delivered).check(self.sections(), "a")
+            decoded = compile_stages([self.stage()]).decode_one(delivered)
+            decoded.check(self.encoded_sections(), "a")
             assert self.numbers(delivered).tobytes() == self.numbers(encoded).tobytes()
 
     def test_memory_is_that_declared(self) -> None:

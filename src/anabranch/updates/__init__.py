@@ -7,6 +7,7 @@ from anabranch.updates.downlink import AnyDownlink, DeltaDownlink, Downlink, Hal
 from anabranch.updates.downlink_state import DownlinkState, Held
 from anabranch.updates.lattice import Lattice
 from anabranch.updates.layout import Layout, Parameter, Policy
+from anabranch.updates.levels import Levels
 from anabranch.updates.lossless import Half, Zstd
 from anabranch.updates.lowrank import LowRank
 from anabranch.updates.norm import squared_norm
@@ -32,6 +33,7 @@ from anabranch.updates.stages import (
     StageContract,
     compile_stages,
 )
+from anabranch.updates.subsample import Subsample
 from anabranch.updates.total import Finest, Total
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "Kind",
     "Lattice",
     "Layout",
+    "Levels",
     "LowRank",
     "Packed",
     "Parameter",
@@ -69,6 +72,7 @@ __all__ = [
     "Stage",
     "StageContract",
     "Statistics",
+    "Subsample",
     "Ternary",
     "TopK",
     "Total",

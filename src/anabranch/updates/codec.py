@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from anabranch.errors import AnabranchError
+from anabranch.updates.levels import Levels
 from anabranch.updates.packed import (
     FRAME_BYTES,
     Packed,
@@ -23,7 +24,7 @@ from anabranch.updates.sections import Section, Sections, Update, Vector
 from anabranch.updates.stages import EncodeContext, Stage, StageContract
 from anabranch.updates.total import Finest
 
-__all__ = ["Codec", "codec_contract"]
+__all__ = ["Codec", "LevelCodec", "codec_contract"]
 
 _REST = "rest"
 
@@ -115,14 +116,17 @@ class Codec(Stage):
             AnabranchError: AB-520 to AB-523 when the frame is not one of this codec with the
                 declared length.
         """
-        packed = update.packed.get("delta")
+        packed = self._frame(update)
         if packed is None:
-            if "delta" in update.vectors:
-                raise not_packed(self.name)
             return update  # an evaluation, or another update that the fold will name
         vectors = {**update.vectors, "delta": self._unpacked(packed)}
-        left = {name: p for name, p in update.packed.items() if name != "delta"}
-        return Update(vectors, update.scalars, left)
+        return Update(vectors, update.scalars, _others(update))
+
+    def _frame(self, update: Update) -> Packed | None:
+        packed = update.packed.get("delta")
+        if packed is None and "delta" in update.vectors:
+            raise not_packed(self.name)
+        return packed
 
     def _fitting(self, delta: Vector, context: EncodeContext, others: int) -> Packed:
         """The first frame of the ladder that leaves room for the ``others`` bytes."""
@@ -154,6 +158,35 @@ class Codec(Stage):
                 vector = self.read(reader, packed.length)
         reader.end()
         return vector
+
+
+class LevelCodec(Codec):
+    """A codec whose vectors are whole numbers times one step: they may be added up as such."""
+
+    def read_levels(self, reader: Reader, length: int) -> Levels:
+        """Exactly ``length`` numbers and their step.
+
+        Raises:
+            AnabranchError: AB-523 when the body is not what `write` writes.
+        """
+        raise NotImplementedError
+
+    def read(self, reader: Reader, length: int) -> Vector:
+        return self.read_levels(reader, length).vector()
+
+    def decode_levels(self, update: Update) -> Update:
+        """`decode_one` for who only adds up: the delta stays whole numbers and a step."""
+        packed = self._frame(update)
+        if packed is None or not packed.length:
+            return self.decode_one(update)
+        reader = open_frame(packed, self.codec, self.version, self.name)
+        levels = self.read_levels(reader, packed.length)
+        reader.end()
+        return Update(update.vectors, update.scalars, _others(update), {"delta": levels})
+
+
+def _others(update: Update) -> dict[str, Packed]:
+    return {name: packed for name, packed in update.packed.items() if name != "delta"}
 
 
 def _not_finite(client: str) -> AnabranchError:

@@ -14,7 +14,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from anabranch.updates.codec import Codec, codec_contract
+from anabranch.updates.codec import Codec, LevelCodec, codec_contract
+from anabranch.updates.levels import Levels
 from anabranch.updates.norm import squared_norm
 from anabranch.updates.packed import Reader, Writer, inconsistent
 from anabranch.updates.sections import Vector
@@ -29,7 +30,7 @@ _BIG = 2.0**30
 """Levels beyond would not fit an int32; no plan reaches them, a tiny step could."""
 
 
-class ECQ(Codec):
+class ECQ(LevelCodec):
     """Entropy-coded quantisation: symbols round(x / step), step = coarseness * rms(x), ANS-coded.
 
     Stochastic rounding is unbiased; its error in a mean of n clients shrinks as 1 / n. Rounding to
@@ -77,11 +78,9 @@ class ECQ(Codec):
         writer.number(float(step), "<f4")
         write_symbols(_levels(delta, step, self.rounding, context.generator), writer)
 
-    def read(self, reader: Reader, length: int) -> Vector:
+    def read_levels(self, reader: Reader, length: int) -> Levels:
         step = reader.scale()
-        vector = read_symbols(reader, length).astype(np.float32)
-        vector *= step
-        return vector
+        return Levels(read_symbols(reader, length), step)
 
 
 def _levels(

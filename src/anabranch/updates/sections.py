@@ -10,12 +10,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anabranch.errors import AnabranchError
+from anabranch.updates.levels import Levels
 from anabranch.updates.packed import Packed
 
 __all__ = [
@@ -38,6 +40,8 @@ Statistics: TypeAlias = NDArray[np.float64]
 
 ArrayType: TypeAlias = tuple[tuple[int, ...], np.dtype[np.generic]]
 """Shape and dtype of an array."""
+
+_FLOAT32 = np.dtype(np.float32)
 
 WEIGHT = "weight"
 """The reserved scalar section that carries a client's aggregation weight."""
@@ -180,9 +184,16 @@ class Sections:
         """Number of coordinates over all sections."""
         return sum(section.length for section in self.items)
 
-    def fit(self, vectors: Mapping[str, Vector | Statistics], scalars: Mapping[str, float]) -> bool:
+    def fit(
+        self,
+        vectors: Mapping[str, Vector | Statistics],
+        scalars: Mapping[str, float],
+        levels: Mapping[str, Levels] = MappingProxyType({}),
+    ) -> bool:
         """Whether these are exactly the declared names, shapes and types."""
-        arrays = {name: (value.shape, value.dtype) for name, value in vectors.items()}
+        arrays: dict[str, ArrayType] = {n: (v.shape, v.dtype) for n, v in vectors.items()}
+        for name, value in levels.items():
+            arrays[name] = ((len(value),), _FLOAT32)
         return arrays == self._arrays and scalars.keys() == self._numbers
 
 
@@ -194,6 +205,8 @@ class Update:
     scalars: Mapping[str, float]
     packed: Mapping[str, Packed] = field(default_factory=dict)
     """Vector sections that a codec has turned into bytes; the fold takes none of them."""
+    levels: Mapping[str, Levels] = field(default_factory=dict)
+    """Vector sections that are decoded only as far as the fold needs it."""
 
     @property
     def weight(self) -> float:
@@ -208,9 +221,10 @@ class Update:
 
     def check(self, sections: Sections, client: str) -> None:
         """Raise AB-501 unless the update has exactly the declared sections, shapes and types."""
-        if not self.packed and sections.fit(self.vectors, self.scalars):
+        if not self.packed and sections.fit(self.vectors, self.scalars, self.levels):
             return
         got = {name: f"{v.dtype}{list(v.shape)}" for name, v in self.vectors.items()}
+        got.update((name, f"float32[{len(v)}]") for name, v in self.levels.items())
         got.update((name, "packed bytes") for name in self.packed)
         wanted = {s.name: f"{s.dtype}[{s.length}]" for s in sections.vectors}
         raise AnabranchError(

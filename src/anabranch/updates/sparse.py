@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from anabranch.randomness import derived_seed
-from anabranch.updates.codec import Codec, codec_contract
+from anabranch.updates.codec import Codec, LevelCodec, codec_contract
+from anabranch.updates.levels import Levels
 from anabranch.updates.packed import FRAME_BYTES, Reader, Writer, inconsistent
 from anabranch.updates.sections import Vector
 from anabranch.updates.stages import EncodeContext, StageContract
@@ -91,7 +92,7 @@ class TopK(_Largest):
         return vector
 
 
-class STC(_Largest):
+class STC(_Largest, LevelCodec):
     """Sparse ternary compression: the largest coordinates become plus or minus their mean size.
 
     Sattler et al., "Robust and Communication-Efficient Federated Learning from Non-IID Data"
@@ -109,13 +110,12 @@ class STC(_Largest):
         symbols[places] = np.where(delta[places] < 0, -1, 1)
         write_symbols(symbols, writer)
 
-    def read(self, reader: Reader, length: int) -> Vector:
+    def read_levels(self, reader: Reader, length: int) -> Levels:
         size = reader.scale()
-        vector = _checked(read_symbols(reader, length), -1, 1).astype(np.float32)
-        if np.count_nonzero(vector) != _kept(length, self.fraction):
+        symbols = _checked(read_symbols(reader, length), -1, 1)
+        if np.count_nonzero(symbols) != _kept(length, self.fraction):
             raise inconsistent("it holds another number of coordinates than the plan says")
-        vector *= size
-        return vector
+        return Levels(symbols, size)
 
 
 def _checked(symbols: Symbols, low: int, high: int) -> Symbols:

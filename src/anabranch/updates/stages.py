@@ -28,6 +28,7 @@ from anabranch.updates.total import Finest, Total
 from anabranch.values import Value
 
 __all__ = [
+    "DecodesLevels",
     "DecodesOne",
     "DecodesSum",
     "Encodes",
@@ -102,6 +103,13 @@ class Stage(Value):
         """The stage as it works on a model of this layout; most work on any."""
         return self
 
+    def encoded(self, sections: Sections) -> Sections:
+        """The type of what leaves the stage; most leave the declared sections.
+
+        A stage that changes it has a `DecodesSum` half, which changes it back.
+        """
+        return sections
+
 
 @runtime_checkable
 class Prepares(Protocol):
@@ -124,6 +132,13 @@ class DecodesOne(Protocol):
     """Has a server half before the fold."""
 
     def decode_one(self, update: Update) -> Update: ...
+
+
+@runtime_checkable
+class DecodesLevels(Protocol):
+    """Has a server half before the fold that may stop at whole numbers and a step."""
+
+    def decode_levels(self, update: Update) -> Update: ...
 
 
 @runtime_checkable
@@ -166,11 +181,18 @@ class Pipeline:
 
     def memory(self, sections: Sections) -> tuple[Section, ...]:
         """Everything that the stages keep at a client, names prefixed by their stage."""
-        return tuple(
-            Section.vector(f"{stage.name}.{section.name}", section.length)
-            for stage in self.stages
-            for section in stage.memory(sections)
-        )
+        kept: list[Section] = []
+        for stage in self.stages:
+            own = stage.memory(sections)
+            kept += [Section.vector(f"{stage.name}.{s.name}", s.length) for s in own]
+            sections = stage.encoded(sections)
+        return tuple(kept)
+
+    def encoded(self, sections: Sections) -> Sections:
+        """The type of what leaves a client and is folded."""
+        for stage in self.stages:
+            sections = stage.encoded(sections)
+        return sections
 
     def encode(
         self, update: Update, memory: Mapping[str, Vector], context: EncodeContext
@@ -188,6 +210,14 @@ class Pipeline:
         for stage in self._decode_one:
             update = stage.decode_one(update)
         return update
+
+    def decode_to_add(self, update: Update) -> Update:
+        """`decode_one` for a caller who does nothing but add the update up: where the codec allows
+        it, a vector stays as `Update.levels`, which the fold adds to the same bits."""
+        stages = self._decode_one
+        if len(stages) == 1 and isinstance(stages[0], DecodesLevels):
+            return stages[0].decode_levels(update)
+        return self.decode_one(update)
 
     def decode_sum(self, total: Total) -> Total:
         """All server halves on the sum, last stage first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from anabranch.plan.rules.base import Alternative, Rule
 from anabranch.plan.rules.probe import inferred_memory
 from anabranch.plan.schema import Plan
+from anabranch.updates.sections import Section, Sections
 from anabranch.updates.stages import Encodes, Stage
 
 __all__ = ["RULES"]
@@ -134,6 +135,73 @@ def _without_books(plan: Plan) -> tuple[Alternative, ...]:
     return (*_lossless(plan), fedavg)
 
 
+def _reshaping(plan: Plan) -> tuple[int, Stage] | None:
+    """The first stage after which an update has other coordinates than the model."""
+    sections = Sections((Section.vector("delta", 64),))
+    numbered = enumerate(plan.updates.stages)
+    return next(((p, s) for p, s in numbered if s.encoded(sections) != sections), None)
+
+
+def _several_rounds(plan: Plan) -> str | None:
+    reshaping, rounds = _reshaping(plan), plan.rounds
+    if reshaping is None or not (rounds.asynchronous is not None or rounds.late_window):
+        return None
+    key = "asynchronous" if rounds.asynchronous is not None else "late_window"
+    return (
+        f"stage {reshaping[1].name!r} sends the coordinates of its round's mask. With rounds.{key} "
+        "updates of several rounds, with other masks, would be added up coordinate by coordinate."
+    )
+
+
+def _one_round(plan: Plan) -> tuple[Alternative, ...]:
+    """Close every round, or name the mask in each payload."""
+    reshaping = _reshaping(plan)
+    assert reshaping is not None  # asked for only where there is one
+    changes: dict[str, object] = {"rounds.asynchronous": None, "rounds.late_window": None}
+    if plan.rounds.asynchronous is not None:
+        changes["rounds.cohort"] = max(2, plan.rounds.asynchronous.buffer)
+    written = _written(plan)
+    without = [*written[: reshaping[0]], *written[reshaping[0] + 1 :]]
+    masked = [*without, {"kind": "mask"}] if not _codecs(plan) else without
+    return (
+        Alternative("close every round", changes),
+        Alternative("encode each update by itself", {"updates.stages": masked}),
+    )
+
+
+def _forgotten(plan: Plan) -> tuple[int, str] | None:
+    """A stage that remembers coordinates which stand for others in the next round."""
+    reshaping = _reshaping(plan)
+    if reshaping is None:
+        return None
+    sections = Sections((Section.vector("delta", 64),))
+    for position, stage in enumerate(plan.updates.stages):
+        if position > reshaping[0] and stage.memory(sections):
+            return position, stage.name
+    return None
+
+
+def _other_coordinates(plan: Plan) -> str | None:
+    found, reshaping = _forgotten(plan), _reshaping(plan)
+    if found is None or reshaping is None:
+        return None
+    return (
+        f"stage {found[1]!r} keeps what it did not send and adds it to the next update, but behind "
+        f"{reshaping[1].name!r} the coordinates of the next update are others."
+    )
+
+
+def _without_feedback(plan: Plan) -> tuple[Alternative, ...]:
+    found, reshaping = _forgotten(plan), _reshaping(plan)
+    assert found is not None  # asked for only where there is one
+    assert reshaping is not None
+    kept = [w for position, w in enumerate(_written(plan)) if position != reshaping[0]]
+    return (
+        Alternative("keep nothing", {f"updates.stages.{found[0]}.feedback": False}),
+        Alternative("send all coordinates", {"updates.stages": kept}),
+    )
+
+
 _BOTH = ("algorithm", "updates.stages")
 
 RULES = (
@@ -149,5 +217,19 @@ RULES = (
         ("model.normalisation", "updates.stages"),
         _statistics,
         _other_normalisation,
+    ),
+    Rule(
+        "AB-467",
+        "a shared mask belongs to one round",
+        ("updates.stages", "rounds"),
+        _several_rounds,
+        _one_round,
+    ),
+    Rule(
+        "AB-468",
+        "what is kept must be of the same coordinates",
+        ("updates.stages",),
+        _other_coordinates,
+        _without_feedback,
     ),
 )

@@ -125,7 +125,7 @@ class Simulant:
             if work.finest is Finest.INDIVIDUALS:
                 events.append(Payload(client, pack(reply.update, work.fold.sections), work.task))
             else:
-                accumulator.add(self.program.pipeline.decode_one(reply.update), name)
+                accumulator.add(self.program.pipeline.decode_to_add(reply.update), name)
         except AnabranchError as error:
             refused = error.code in ("AB-501", "AB-502", "AB-503") or error.code in REFUSED
             fate = Fate.REFUSED if refused else Fate.FAILED
