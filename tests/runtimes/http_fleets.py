@@ -23,7 +23,7 @@ from anabranch.runtimes.http.messages import TaskOffer
 from anabranch.runtimes.local import InlineRuntime
 from anabranch.testing.runtime import SmallFleet
 
-QUICK = HttpLimits(poll_seconds=5.0, farewell_seconds=1.0)
+QUICK = HttpLimits(poll_seconds=5.0, farewell_seconds=4.0)
 OPTIONS = JoinOptions(wait=5.0, timeout=10.0, patience=5.0)
 
 

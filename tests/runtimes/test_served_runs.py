@@ -80,7 +80,11 @@ def test_a_revoked_client_is_out_at_once_and_the_run_goes_on(fleet: ServedFleet)
     fleet.fleet.membership().suspend(entry.key, "left")
     fleet.clients["west"].join(20.0)
     assert not fleet.clients["west"].is_alive()
-    status = fleet.until(lambda s: any(r.open for r in s.runs) and "west" in str(s.runs))
-    assert status.runs[0].run == run
-    assert [w.client for part in status.runs[0].open for w in part.waiting] == ["west"]
-    assert sorted(set(NAMES)) == sorted(fleet.members())  # suspended, not taken off the roster
+    at = fleet.run(run).round
+    fleet.until(lambda s: s.runs[0].round >= at + 2)
+    with Store.open(fleet.store) as store:
+        last = store.rounds(run)[-1]
+    assert last.outcome == "partial"
+    fates = dict(zip(last.client_columns["client"], last.client_columns["fate"], strict=True))
+    assert fates == {"north": "merged", "south": "merged", "east": "merged", "west": "lost"}
+    assert sorted(NAMES) == sorted(fleet.members())  # suspended, not taken off the roster

@@ -18,6 +18,8 @@ class HttpLimits:
             a request's header; a connection that stays silent longer is closed.
         task_seconds: longest time from asking to the answer; then the client counts as lost, also
             where the policy has no deadline.
+        absent_seconds: a client that was there and has been silent for so long is not waited for
+            where it has not even fetched its task.
         farewell_seconds: longest time that closing waits for clients to hear of it.
         overhead_bytes: what an upload may have beyond the bytes of the declared sections (the
             container's header).
@@ -36,6 +38,7 @@ class HttpLimits:
     request_seconds: float = 3600.0
     idle_seconds: float = 30.0
     task_seconds: float = 3600.0
+    absent_seconds: float = 120.0
     farewell_seconds: float = 1.0
     overhead_bytes: int = 64 * 1024
     letter_bytes: int = 64 * 1024 * 1024

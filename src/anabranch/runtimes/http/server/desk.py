@@ -92,6 +92,7 @@ class Desk:
         limits: bounds.
         wake: called with the names of clients for whom something changed.
         clock: monotonic seconds.
+        barred: why a client cannot take part now; empty when it can.
     """
 
     def __init__(
@@ -102,10 +103,12 @@ class Desk:
         limits: HttpLimits,
         wake: Callable[[Iterable[str]], None],
         clock: Callable[[], float] = time.monotonic,
+        barred: Callable[[str], str] = lambda name: "",
     ) -> None:
         self.facts = facts
         self._shelf, self._spool = shelf, spool
         self._limits, self._wake, self._clock = limits, wake, clock
+        self._barred = barred
         self._numbers = {name: number for number, name in enumerate(facts.names)}
         self._changed = threading.Condition()
         self._pieces: dict[str, _Piece] = {}
@@ -120,6 +123,7 @@ class Desk:
         self._fates: dict[str, dict[str, TaskFate]] = {}
         self._seen: set[str] = set()
         self._told: set[str] = set()
+        self._last: dict[str, float] = {}
         self._until: float | None = None
         self._going = self._closed = False
 
@@ -143,6 +147,7 @@ class Desk:
         """
         task = work.task or secrets.token_hex(16)
         known = self._spool.answers(task) if work.task else {}
+        barred = {c: why for c in work.clients if (why := self._barred(self.facts.names[c]))}
         item = self._shelf.put(parts)
         with self._changed:
             piece = self._pieces.get(task)
@@ -156,6 +161,8 @@ class Desk:
                 client = self._numbers.get(name)
                 if client in piece.waiting and (answer.content is not None or answer.file):
                     self._take(piece, client, answer)
+            for client, why in barred.items():
+                self._lost(piece, client, why)
         self._wake(self.facts.names[client] for client in work.clients)
 
     def _opened(self, task: str, work: Work, digest: str, size: int) -> _Piece:
@@ -273,6 +280,13 @@ class Desk:
         while len(fates) > self._limits.remembered:  # of a client that never confirms
             del fates[next(iter(fates))]
 
+    def lose(self, name: str, why: str) -> None:
+        """The client will not answer: no round waits for it."""
+        with self._changed:
+            client = self._numbers.get(name, -1)
+            for piece in list(self._pieces.values()):
+                self._lost(piece, client, why)
+
     @property
     def unheard(self) -> int:
         """Fates that clients have not confirmed."""
@@ -326,6 +340,7 @@ class Desk:
         client = self._numbers[name]
         with self._changed:
             self._seen.add(name)
+            self._last[name] = self._clock()
             fates = self._fates.get(name, {})
             confirmed = [task for task in heard if fates.pop(task, None) is not None]
             offer = None if self._closed else self._next(client)
@@ -495,8 +510,22 @@ class Desk:
             self._done.append(piece.offer.task)
             piece.work = replace(piece.work, broadcast={})  # a model is not kept for a repetition
 
+    def _lost(self, piece: _Piece, client: int, why: str) -> None:
+        if client in piece.waiting:
+            outcome = Outcome(client, Fate.LOST, why, task=piece.work.task)
+            piece.waiting.discard(client)
+            self._events.append(outcome)
+            if not piece.waiting:
+                self._close(piece)
+            self._changed.notify_all()
+
     def _expire(self) -> None:
         now = self._clock()
+        for piece in list(self._pieces.values()):
+            for client in sorted(piece.waiting - piece.offered.keys()):
+                seen = self._last.get(self.facts.names[client])
+                if seen is not None and now - seen > self._limits.absent_seconds:
+                    self._lost(piece, client, "it left, and has not come back for the task")
         for piece in [piece for piece in self._pieces.values() if piece.expires <= now]:
             detail = f"no answer within {self._limits.task_seconds:g} s"
             name = piece.work.task

@@ -119,7 +119,9 @@ class FleetServer:
     def _door(self, members: FleetFolder | None, signer: Signer, office: Office) -> Door:
         if members is None:
             return OpenDoor(office.knows)
-        return SessionDoor(members.membership(), signer, self.limits)
+        door = SessionDoor(members.membership(), signer, self.limits)
+        door.on_barred(lambda name: office.lose(name, "it was revoked or suspended"))
+        return door
 
     def _configured(self, app: object) -> uvicorn.Config:
         config = uvicorn.Config(
@@ -166,7 +168,14 @@ class FleetServer:
     def open(self, facts: RunFacts) -> Desk:
         """The desk of a run that begins or goes on."""
         counter = self.counter
-        desk = Desk(facts, counter.shelf, counter.spool, self.limits, counter.bell.ring)
+        desk = Desk(
+            facts,
+            counter.shelf,
+            counter.spool,
+            self.limits,
+            counter.bell.ring,
+            barred=counter.door.barred,
+        )
         counter.office.add(desk)
         counter.bell.ring(facts.names)
         return desk

@@ -53,6 +53,11 @@ class Office:
         with self._lock:
             self._desks = [other for other in self._desks if other is not desk]
 
+    def lose(self, name: str, why: str) -> None:
+        """A client will answer nothing any more."""
+        for desk in self._desks:
+            desk.lose(name, why)
+
     @property
     def desks(self) -> Sequence[Desk]:
         """In the order in which the runs began."""

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from anabranch.errors import AnabranchError
 from anabranch.fleet.identity import verify
 from anabranch.fleet.membership import Membership
+from anabranch.fleet.roster import Roster, RosterEntry
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.messages import Challenge, Session, SessionRequest
 from anabranch.runtimes.http.statements import SESSION, Signer, session_claim
@@ -28,6 +29,10 @@ class Door(Protocol):
     @property
     def identities(self) -> bool:
         """Whether clients must show who they are."""
+        ...
+
+    def barred(self, name: str) -> str:
+        """Why a client cannot take part now; empty when it can."""
         ...
 
     def client(self, name: str, authorization: str) -> str:
@@ -51,6 +56,9 @@ class OpenDoor:
     def __init__(self, known: Callable[[str], bool]) -> None:
         self._known = known
 
+    def barred(self, name: str) -> str:
+        return ""
+
     def client(self, name: str, authorization: str) -> str:
         if not self._known(name):
             raise AnabranchError(
@@ -59,6 +67,10 @@ class OpenDoor:
                 fix="join with a name that the coordinator's data or roster lists.",
             )
         return name
+
+
+def _nobody_cares(name: str) -> None:
+    """The listener of a door without a coordinator behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,30 @@ class SessionDoor:
         self._clock = clock
         self._challenges: dict[str, float] = {}
         self._sessions: dict[str, _Open] = {}
+        self._barred: Callable[[str], None] = _nobody_cares
+        self._listed: tuple[Roster | None, dict[str, RosterEntry]] = (None, {})
+
+    def on_barred(self, listener: Callable[[str], None]) -> None:
+        """Tell ``listener`` the name of every client that is turned away although it had a
+        session."""
+        self._barred = listener
+
+    def barred(self, name: str) -> str:
+        """Why a client cannot take part now; empty when it can."""
+        try:
+            entry = self._entry(name)
+            if entry is None:
+                return "not on the roster"
+            self._members.member(entry.key)
+        except AnabranchError as error:
+            return f"{error.code} {error.message}"
+        return ""
+
+    def _entry(self, name: str) -> RosterEntry | None:
+        roster = self._members.roster
+        if self._listed[0] is not roster:
+            self._listed = (roster, {entry.name: entry for entry in roster.active()})
+        return self._listed[1].get(name)
 
     def challenge(self) -> Challenge:
         """A fresh number to sign; the oldest one is forgotten when there are too many."""
@@ -114,7 +150,7 @@ class SessionDoor:
         """
         now = self._clock()
         fresh = self._challenges.pop(request.challenge, 0.0) > now
-        entry = self._members.roster.of_name(request.client)
+        entry = self._entry(request.client)
         claim = session_claim(request.client, request.challenge, request.nonce, self._signer.key)
         signature = bytes.fromhex(request.signature)
         if not fresh or entry is None or not verify(entry.public_key, SESSION, claim, signature):
@@ -140,7 +176,12 @@ class SessionDoor:
                 fix="open a session: sign a challenge (docs/protocol.md). Clients of Anabranch do "
                 "so by themselves.",
             )
-        self._members.member(session.key)  # as of now: a revocation ends the session
+        try:
+            self._members.member(session.key)  # as of now: a revocation ends the session
+        except AnabranchError:
+            self._sessions.pop(token, None)
+            self._barred(session.client)
+            raise
         return session.client
 
     def _forget_old(self, client: str, now: float) -> None:
