@@ -69,6 +69,8 @@ class Coordinator:
         tell: the listener.
         stopped: asked between rounds; true ends the run in good order.
         watch: adds up what the plan's limits need; None without limits.
+        framed: whether the runtime carries encoded broadcasts. Otherwise clients get, as float32,
+            the vectors that these decode to, and the bytes of that are counted.
     """
 
     plan: Plan
@@ -83,6 +85,7 @@ class Coordinator:
     tell: Callable[[Event], None]
     stopped: Callable[[], bool] = lambda: False
     watch: LimitWatch | None = None
+    framed: bool = True
     _measured: tuple[int, Evaluation] | None = None
     _trouble: str = ""
 
@@ -168,7 +171,7 @@ class Coordinator:
                 broadcast=broadcast,
                 history=state.history,
             )
-            return None if opened is None else sending.addressed(opened)
+            return sending.addressed(opened) if opened is not None and self.framed else opened
 
         collected = Collected(number, self.asking.fold, self.runtime.now(), adjust, False)
         for opened in self.asking.again(state.open, state.versions):
