@@ -18,13 +18,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from anabranch.client.log import Entry
-from anabranch.client.task import Fate
+from anabranch.client.task import Fate, TaskKind
 from anabranch.errors import AnabranchError
 from anabranch.fleet.receipts import Head, Receipt
 
 __all__ = ["Contribution", "Proof", "Verdict", "contributions", "prove", "same_history"]
 
-SENT, FATE = "sent", "fate"
+ASKED, SENT, FATE = "asked", "sent", "fate"
+_TRAIN = TaskKind.TRAIN.value
 _MERGED = (Fate.MERGED.value, Fate.MERGED_LATE.value)
 
 
@@ -36,6 +37,7 @@ class Verdict(StrEnum):
     OPEN = "not told yet"
     UNPROVED = "told to be merged, without a receipt"
     WRONG = "the receipt does not hold"
+    OTHER = "no update of the model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Contribution:
         bytes: their number.
         at: seconds since 1970 by the client's clock.
         fate: what the coordinator told; empty so far.
+        kind: what was asked: ``train``; only such answers become part of a model.
     """
 
     run: str
@@ -59,6 +62,7 @@ class Contribution:
     bytes: int
     at: int
     fate: str = ""
+    kind: str = _TRAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +76,18 @@ class Proof:
     @property
     def holds(self) -> bool:
         """Whether nothing speaks against the coordinator."""
-        return self.verdict in (Verdict.COUNTED, Verdict.UNUSED, Verdict.OPEN)
+        return self.verdict not in (Verdict.UNPROVED, Verdict.WRONG)
 
 
 def contributions(entries: Iterable[Entry]) -> tuple[Contribution, ...]:
     """Every update that left, in order, with its fate; an upload that was repeated is one."""
     found: dict[str, Contribution] = {}
+    kinds: dict[str, str] = {}
     for entry in entries:
         task = str(entry.details.get("task", ""))
-        if entry.what == SENT:
+        if entry.what == ASKED:
+            kinds[task] = str(entry.details.get("kind", _TRAIN))
+        elif entry.what == SENT:
             found[task] = Contribution(
                 run=str(entry.details.get("run", "")),
                 round=_number(entry, "round"),
@@ -88,6 +95,7 @@ def contributions(entries: Iterable[Entry]) -> tuple[Contribution, ...]:
                 upload=str(entry.details.get("upload", "")),
                 bytes=_number(entry, "bytes"),
                 at=entry.at,
+                kind=kinds.get(task, _TRAIN),
             )
         elif entry.what == FATE and task in found:
             found[task] = replace(found[task], fate=str(entry.details.get("fate", "")))
@@ -125,6 +133,8 @@ def _one(
     coordinator: bytes,
     heads: Mapping[tuple[str, int], Head],
 ) -> Proof:
+    if not receipts and part.kind != _TRAIN:
+        return Proof(part, Verdict.OTHER)
     if not receipts:
         if part.fate in _MERGED:
             return Proof(part, Verdict.UNPROVED)

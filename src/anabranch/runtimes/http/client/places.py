@@ -94,7 +94,7 @@ class MemberPlaces:
         if self.home is not None:
             asked = self.home.gate.asked(offer.run, offer.task, offer.kind.value, offer.round)
             asked.require()
-        if self._proving is not None:
+        if self._proving is not None and offer.kind is TaskKind.TRAIN:
             self._proving.offered(offer.task, offer.run, offer.round)
         place = self._prepared(run, offer, line)
         return _Watched(place, self.home) if self.home is not None else place

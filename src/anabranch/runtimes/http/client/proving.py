@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,16 @@ __all__ = ["Proving"]
 _MANY: Final = 32
 _SECONDS: Final = 2.0
 _REQUESTS: Final = 20  # of one turn: the rest waits for the next
+_OPEN_TRIES: Final = 50  # a task whose fate was not told
+_MERGED_TRIES: Final = 500  # a task that was told to be merged; `verify` says that it is unproved
+
+
+@dataclass
+class _Wanted:
+    run: str
+    round: int
+    merged: bool = False
+    asked: int = 0
 
 
 @dataclass
@@ -27,30 +38,32 @@ class Proving:
 
     Proofs are fetched for several rounds at once, so that short rounds are not made longer.
 
+    A task is asked about until its receipt is there, or it was told to be dropped, or it was asked
+    about too often: of a run that has ended, the last fate may never be told, but its receipt is.
+
     Attributes:
         home: keeps them.
     """
 
     home: ClientHome
-    _wanted: dict[str, tuple[str, int]] = field(default_factory=dict)
-    _offered: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _wanted: dict[str, _Wanted] = field(default_factory=dict)
     _last: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         for part in self.home.evidence.unproved():  # of an earlier process
-            self._wanted[part.task] = (part.run, part.round)
+            self._wanted[part.task] = _Wanted(part.run, part.round, merged=True)
 
     def offered(self, task: str, run: str, round_: int) -> None:
         """A task of this run may be merged later."""
-        self._offered[task] = (run, round_)
-        while len(self._offered) > 1000:
-            del self._offered[next(iter(self._offered))]
+        self._wanted[task] = _Wanted(run, round_)
 
     def told(self, task: str, fate: Fate) -> None:
         """What became of a task: a merged one is to be proved."""
-        found = self._offered.pop(task, None)
-        if fate.counts and found is not None:
-            self._wanted[task] = found
+        found = self._wanted.get(task)
+        if found is not None and fate.counts:
+            found.merged = True
+        elif found is not None:
+            del self._wanted[task]
 
     def fetch(self, line: Line, *, now: bool = False) -> None:
         """Ask for what is wanted, when it is worth a request.
@@ -66,7 +79,7 @@ class Proving:
         if not self._wanted or not (now or waited >= _SECONDS or len(self._wanted) >= _MANY):
             return
         self._last = time.monotonic()
-        for run in dict.fromkeys(run for run, _ in self._wanted.values()):
+        for run in dict.fromkeys(wanted.run for wanted in self._wanted.values()):
             try:
                 self._run(run, line)
             except AnabranchError as error:
@@ -77,9 +90,11 @@ class Proving:
     def _run(self, run: str, line: Line) -> None:
         evidence = self.home.evidence
         for _ in range(_REQUESTS):
-            tasks = {t: n for t, (of, n) in self._wanted.items() if of == run}
-            known = evidence.latest(run)
-            after = known.round if known is not None else max(min(tasks.values()) - 1, 0)
+            tasks = {task: wanted for task, wanted in self._wanted.items() if wanted.run == run}
+            if not tasks:
+                return
+            known, first = evidence.latest(run), min(wanted.round for wanted in tasks.values())
+            after = known.round if known is not None else max(first - 1, 0)
             some = list(tasks)[:_MANY]
             query: dict[str, str | list[str]] = {"after": str(after), "task": some}
             shown = parsed(Proofs, line.send("GET", f"/runs/{run}/proofs", params=query))
@@ -88,6 +103,15 @@ class Proving:
             for upload in shown.uploads:
                 evidence.keep(upload.receipt, upload.hashes)
                 self._wanted.pop(upload.receipt.leaf.task, None)
-            left = any(of == run for of, _ in self._wanted.values())
-            if not left or not (shown.heads or shown.uploads):
+            self._tire(some)
+            if not (shown.heads or shown.uploads):
                 return
+
+    def _tire(self, tasks: Iterable[str]) -> None:
+        """These were asked about; what nobody could prove or tell for long is given up."""
+        for task in tasks:
+            wanted = self._wanted.get(task)
+            if wanted is not None:
+                wanted.asked += 1
+                if wanted.asked >= (_MERGED_TRIES if wanted.merged else _OPEN_TRIES):
+                    del self._wanted[task]
