@@ -87,6 +87,10 @@ def test_without_adaptation_slow_devices_are_refused() -> None:
     assert judged(rules, phones(), 12.3) == (Code.NOT_DRAWN, 1.0)
 
 
+def test_without_prediction_the_deadline_decides() -> None:
+    assert judged(Admission(by_time=False), phones(), 2.5) == (Code.NOT_DRAWN, 1.0)
+
+
 def test_quantiles_leave_room_for_error() -> None:
     careful = judged(Admission(time_quantile=0.95), phones(), 12.0)[1]
     bold = judged(Admission(time_quantile=0.5), phones(), 12.0)[1]

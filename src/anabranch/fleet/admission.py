@@ -56,6 +56,9 @@ class Admission(Value):
     """Most energy of one task, on devices with a battery."""
     max_seconds: float | None = Field(default=None, gt=0, json_schema_extra={"unit": "seconds"})
     """Longest time of one task. Left out: the deadline of the round."""
+    by_time: bool = True
+    """Ask only for what is predicted to be there in time; false asks everybody for all of the work
+    and lets the deadline decide."""
     adapt: bool = True
     """Ask slow or weak devices for less work; false refuses them instead."""
     least_work: float = Field(default=0.05, gt=0, le=1, json_schema_extra={"unit": "fraction"})
@@ -159,7 +162,7 @@ class Admitted:
         """
         rows = np.asarray(clients, np.int64)
         work = self.work[rows]
-        if seconds is not None and self.rules.adapt:
+        if seconds is not None and self.rules.adapt and self.rules.by_time:
             fits = self.prediction.work_within(seconds, self.rules.time_quantile)[rows]
             least = np.maximum(self.rules.least_work, 1 / self.steps[rows])
             cut = _whole_steps(np.minimum(work, fits), self.steps[rows])
@@ -207,7 +210,7 @@ def admit(
     budget = _joules_allowed(rules, view)
     limits = [limit for limit in (seconds, rules.max_seconds) if limit is not None]
     in_time = np.ones(len(view))
-    if limits:
+    if limits and rules.by_time:
         fits = found.work_within(min(limits), rules.time_quantile)
         in_time = np.where(found.known, _whole_steps(fits, steps), 1.0)
     in_energy = _whole_steps(found.work_of_energy(budget, rules.energy_quantile), steps)
