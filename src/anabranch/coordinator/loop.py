@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from anabranch.aggregation.staleness import damped, rebased
 from anabranch.algorithms.base import RoundContext, ServerState
 from anabranch.client.program import ClientProgram
@@ -32,7 +34,7 @@ from anabranch.coordinator.record import (
     committed_event,
     round_record,
 )
-from anabranch.coordinator.releasing import Releases
+from anabranch.coordinator.releasing import PROGRESS, Releases
 from anabranch.coordinator.runtime import Fate, Runtime, VirtualRuntime, Work
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
@@ -113,7 +115,8 @@ class Coordinator:
         times.mark("evaluate")
         progress = self._progress(state, collected, aggregated, evaluation, times)
         state = self._next(state, aggregated, progress, collected, kept)
-        state = replace(state, extra={**state.extra, **sending.kept(collected)})
+        measured = self._validation(state, evaluation)
+        state = replace(state, extra={**state.extra, **sending.kept(collected), **measured})
         record = round_record(number, collected, aggregated, evaluation, times, self.names)
         chosen = selection_events(self.asking.taken())
         record = replace(record, events=(*chosen, *record.events))
@@ -225,6 +228,14 @@ class Coordinator:
             versions={opened.work.round: opened.work.broadcast for opened in kept},
             extra={**self.releases.kept(state.extra), **self._extra(), **made.extra},
         )
+
+    def _validation(self, state: RunState, evaluation: Evaluation) -> Arrays:
+        """The watched metric so far, more is better, for a budget that follows progress."""
+        watched = evaluation.metrics.get(self.plan.stop.metric)
+        if self.plan.privacy is None or watched is None:
+            return {}
+        value = watched if self.plan.stop.better == "maximize" else -watched
+        return {PROGRESS: np.append(state.extra.get(PROGRESS, np.zeros(0)), value)}
 
     def _extra(self) -> Arrays:
         """The state of other parts of the run."""

@@ -16,7 +16,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -35,12 +35,15 @@ from anabranch.privacy.mechanisms import AdaptiveClip, Mechanism, Released, Roun
 from anabranch.updates.sections import Vector
 from anabranch.updates.total import Total
 
-__all__ = ["OpenReleases", "Passed", "PrivateReleases", "Releases"]
+__all__ = ["PROGRESS", "OpenReleases", "Passed", "PrivateReleases", "Releases"]
 
 _EXHAUSTED = "AB-920"
 _OURS = "privacy."
 _CLIP, _SHARES = "privacy.clip_norm", "privacy.shares"
 _IDS, _ROUNDS = "privacy.releases", "privacy.released_rounds"
+
+PROGRESS: Final = "privacy.progress"
+"""The watched validation metric so far, more is better: an adaptive budget follows it."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,8 @@ class PrivateReleases:
 
     def _charge(self, round_: int, total: Total, extra: Arrays) -> Charge:
         """What the release costs, with the noise that will really be in it."""
-        planned = self.promise.model_charge(round_, spent=extra.get(_SHARES, _NONE).tolist())
+        progress, spent = extra.get(PROGRESS, _NONE).tolist(), extra.get(_SHARES, _NONE).tolist()
+        planned = self.promise.model_charge(round_, progress, spent)
         realised = self.mechanism.realised(total.contributors, planned.noise_multiplier)
         if isinstance(planned, GaussianEvent) and realised != planned.noise_multiplier:
             return replace(planned, realised_noise=realised)

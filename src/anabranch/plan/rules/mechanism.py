@@ -152,12 +152,14 @@ def _allocated(plan: Plan) -> str | None:
     mechanism = plan.privacy.mechanism
     if isinstance(plan.privacy.allocation, UniformAllocation):
         return None
-    if plan.privacy.allocation.kind == "adaptive":
-        return "no run feeds a validation metric back into the noise of later rounds yet."
     if isinstance(mechanism, MatrixMechanism):
         return "the noise of a DP-FTRL run is one release with one noise multiplier."
     if isinstance(mechanism, DistributedNoise):
         return "the clients' scale and their part of the noise are fixed for the whole run."
+    if mechanism.noise_multiplier is not None:
+        return "the plan states one noise multiplier for all rounds."
+    if getattr(mechanism, "sampling", "none") == "poisson":
+        return "rounds with a claimed sampling are accounted as equal ones."
     return None
 
 
