@@ -8,9 +8,8 @@ from anabranch.api.devices import task_cost
 from anabranch.api.prepare import Prepared
 from anabranch.coordinator.asking import Asking, everybody
 from anabranch.coordinator.policies import Buffered, Policy, Synchronous
-from anabranch.coordinator.runtime import Runtime
+from anabranch.coordinator.runtime import Runtime, SeesDevices
 from anabranch.coordinator.schedule import Schedule
-from anabranch.coordinator.secure import SecureVirtualRuntime
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
 from anabranch.fleet.admission import Admission
@@ -18,7 +17,6 @@ from anabranch.fleet.history import FleetHistory
 from anabranch.fleet.selection import Uniform
 from anabranch.fleet.view import FleetView
 from anabranch.plan.mechanism import most_updates
-from anabranch.runtimes.local.virtual import DeviceRuntime
 
 __all__ = ["asking_of", "initial_state", "policy_of"]
 
@@ -42,8 +40,7 @@ def policy_of(prepared: Prepared, *, in_time: bool) -> Policy:
 def asking_of(prepared: Prepared, run_id: str, runtime: Runtime, *, in_time: bool) -> Asking:
     """Whom rounds ask, by the plan's selector and what clients show."""
     plan, clients = prepared.plan, len(prepared.federation)
-    seen = runtime if isinstance(runtime, (DeviceRuntime, SecureVirtualRuntime)) else None
-    view = seen.view if seen is not None else everybody(clients)
+    view = runtime.view if isinstance(runtime, SeesDevices) else everybody(clients)
     return Asking(
         run_id,
         prepared.program,
@@ -70,7 +67,8 @@ def _schedule(prepared: Prepared, view: Callable[[float], FleetView], timed: boo
         goal=plan.rounds.wanted(len(prepared.federation)),
         rules=plan.admission if asked_for else None,
         seconds=plan.rounds.deadline,
-        timed=timed,
+        # A secure sum closes its own phases.
+        timed=timed and plan.secure_aggregation is None,
     )
 
 
