@@ -1,0 +1,62 @@
+"""Secure sums of an enrolled fleet over TLS, with a coordinator that is killed in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+from served_fleets import NAMES, PLAN, ServedFleet
+
+from anabranch.api import run_plan
+from anabranch.coordinator.store import Store
+from anabranch.plan import parse_plan
+
+MASKED = """
+[aggregation.weighting]
+kind = "uniform"
+[secure_aggregation]
+bits = 64
+bound = 8.0
+dropout_share = 0.0
+stage_seconds = 20.0
+attempts = 10
+"""
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[ServedFleet]:
+    made = ServedFleet(tmp_path / "f")
+    yield made
+    made.close()
+
+
+def model(store: Path, run: str) -> dict[str, bytes]:
+    arrays = load_file(store / "models" / f"{run}.safetensors")
+    return {name: array.tobytes() for name, array in arrays.items()}
+
+
+def test_killed_at_any_time_the_coordinator_goes_on_and_opens_no_sum_twice(
+    fleet: ServedFleet,
+) -> None:
+    text = PLAN.format(sites=fleet.sites, rounds=6, algorithm="fedavg") + MASKED
+    wanted = run_plan(parse_plan(text), store=fleet.folder / "simulated")
+    fleet.start_daemon()
+    fleet.start_clients()
+    run = fleet.submit(text)
+    for round_ in (1, 3, 4):
+        fleet.until(lambda s, r=round_: any(x.round >= r for x in s.runs))  # type: ignore[misc]
+        fleet.kill_daemon()
+        fleet.start_daemon()
+    status = fleet.ended(run)
+    with Store.open(fleet.store) as store:
+        rounds = store.rounds(run)
+    told = [(r.round, r.outcome, r.client_columns.get("detail")) for r in rounds]
+    assert (status.state, status.round) == ("complete", 6), told
+    assert [r.outcome for r in rounds[1:]] == ["complete"] * 6, told
+    assert model(fleet.store, run) == model(fleet.folder / "simulated", wanted.id)
+    assert all(list(r.client_columns["fate"]) == ["merged"] * 4 for r in rounds[1:])
+    # Members came with the roster's keys: nobody was pinned by first sight.
+    homes = [fleet.folder / "homes" / name / "runs" / run / "secure-sums" for name in NAMES]
+    assert all(path.exists() for path in homes)
