@@ -8,6 +8,7 @@ from anabranch.plan.rules.memory import RULES as MEMORY
 from anabranch.plan.rules.normalisation import RULES as NORMALISATION
 from anabranch.plan.rules.notes import notes
 from anabranch.plan.rules.optimizer import RULES as OPTIMIZER
+from anabranch.plan.rules.promise import RULES as PROMISE
 from anabranch.plan.rules.secure import RULES as SECURE
 from anabranch.plan.rules.selection import RULES as SELECTION
 from anabranch.plan.rules.stages import RULES as STAGES
@@ -25,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     *SELECTION,
     *MECHANISM,
     *INSIDE,
+    *PROMISE,
     *SECURE,
 )
 """Every rule, in the order in which a plan is judged."""
