@@ -152,6 +152,8 @@ class Application(Value):
     """HMAC-SHA256 of the canonical JSON of token, name and key, under the token's proof key."""
     signature: str = Field(pattern=SIGNATURE)
     """Over the same bytes, context ``enrolment``: the client holds the secret key."""
+    statement: str = Field(default="", max_length=32_768, pattern=r"^([0-9a-f]{2})*$")
+    """What a device's platform says of it, hexadecimal; for an `Attestation`."""
 
     def claim(self) -> bytes:
         """The bytes that proof and signature are about."""

@@ -23,7 +23,13 @@ from pydantic import Field, ValidationError
 
 from anabranch.disk import explained, write_durably
 from anabranch.errors import AnabranchError
-from anabranch.fleet.enrolment import Candidate, Enrolments, make_token
+from anabranch.fleet.attestation import (
+    Attestation,
+    ServerTrust,
+    require_attested,
+    server_trust,
+)
+from anabranch.fleet.enrolment import Application, Candidate, Enrolments, make_token
 from anabranch.fleet.identity import Identity
 from anabranch.fleet.membership import Membership
 from anabranch.fleet.roster import (
@@ -67,10 +73,11 @@ class FleetFolder:
     Attributes:
         path: the folder.
         settings: name, address and pinned federation key.
+        attestation: judges devices before their keys become candidates; None where nobody does.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, attestation: Attestation | None = None) -> None:
+        self.path, self.attestation = Path(path), attestation
         try:
             content = (self.path / _SETTINGS).read_bytes()
             self.settings = FleetSettings.model_validate_json(content)
@@ -150,6 +157,25 @@ class FleetFolder:
     def enrolments(self) -> Enrolments:
         """The tokens."""
         return Enrolments(self.path / _ENROLMENTS)
+
+    @property
+    def trust(self) -> ServerTrust:
+        """What reports say of the members, and of the coordinator that shows them."""
+        return server_trust(
+            federation_apart=not self.signs_its_roster, attestation=self.attestation
+        )
+
+    def redeem(self, application: Application) -> Candidate:
+        """Take an application; a device must be vouched for where the fleet asks for that.
+
+        Raises:
+            AnabranchError: AB-733 the token does not count, or nobody vouches for the device;
+                AB-6xx from the disk.
+        """
+        if self.attestation is not None:
+            statement = bytes.fromhex(application.statement)
+            require_attested(self.attestation, application, statement)
+        return self.enrolments().redeem(application)
 
     def invite(
         self,

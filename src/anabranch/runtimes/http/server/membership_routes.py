@@ -24,7 +24,7 @@ class _Membership:
         """Redeem a token; where the coordinator signs the roster itself, the client is in."""
         folder = self._folder()
         application = await message_of(request, Application, self._counter.limits)
-        candidate = folder.enrolments().redeem(application)
+        candidate = folder.redeem(application)
         if folder.signs_its_roster:
             folder.admit(folder.federation())
         entry = folder.membership().roster.of_key(candidate.key)
