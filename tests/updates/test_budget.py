@@ -15,6 +15,7 @@ from anabranch.plan import Plan
 from anabranch.plan.budget import check_budget, least_bytes
 from anabranch.randomness import generator
 from anabranch.updates import CODECS, ECQ, Codec, EncodeContext, Packed, Update
+from anabranch.updates.budget import bytes_of
 
 
 def within(codec: Codec, max_bytes: int | None) -> Packed:
@@ -81,3 +82,34 @@ def test_a_run_that_cannot_is_told_by_client(tmp_path: Path) -> None:
         assert sum(r.bytes_up for r in store.rounds(run.id)) == 0
     with pytest.raises(ab.AnabranchError, match="AB-465"):
         finished(tmp_path, budget(200, []))
+
+
+def test_a_client_may_have_a_budget_of_its_own(tmp_path: Path) -> None:
+    """Client "a" sends less than the others, which send less than without a budget."""
+    stages: list[dict[str, object]] = [{"kind": "ecq", "coarseness": 0.5, "coarsest": 64.0}]
+    own = [{"clients": "a*", "max_bytes": "0.2kB"}, {"clients": "b", "max_bytes": 10**6}]
+    of = plan([], updates={"stages": stages, "max_bytes": 250, "budgets": own})
+    run = finished(tmp_path, of)
+    with Store.open(tmp_path) as store:
+        last = list(store.rounds(run.id))[-1].client_columns
+    sizes = dict(zip(last["client"], last["bytes_up"], strict=True))
+    assert sizes["a"] <= 200 < sizes["b"]
+    assert sizes["c"] <= 250 < sizes["b"]
+    assert of.updates.budgets[0].max_bytes == 200
+
+
+@pytest.mark.parametrize("written", ["10 apples", "MB", "-3kB", 0, 1.5])
+def test_budgets_that_are_no_bytes_are_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="max_bytes"):
+        plan([], updates={"max_bytes": written})
+
+
+def test_bytes_have_units() -> None:
+    read = [bytes_of(text) for text in ("10MB", "64 KiB", "1.5kb", "7", "2GiB", "12b")]
+    assert read == [10_000_000, 65_536, 1_500, 7, 2**31, 12]
+
+
+def test_the_smallest_budget_is_checked() -> None:
+    updates = {"stages": [], "max_bytes": 10**6, "budgets": [{"clients": "p*", "max_bytes": 99}]}
+    with pytest.raises(ab.AnabranchError, match=r"AB-465.*clients 'p\*' is 99"):
+        check_budget(plan([], updates=updates), 1000)

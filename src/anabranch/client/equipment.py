@@ -104,7 +104,7 @@ def build_program(
         learner=learner,
         training=plan.local,
         weight=plan.weighting,
-        pipeline=compile_stages(stages, plan.updates.max_bytes),
+        pipeline=compile_stages(stages, plan.updates.max_bytes, plan.updates.budgets),
         metrics=MetricSet.of(classes, bins=plan.evaluation.bins),
         seed=plan.seed,
         rounds=plan.rounds.count,

@@ -33,14 +33,20 @@ def check_budget(plan: Plan, dim: int) -> None:
     Raises:
         AnabranchError: AB-465.
     """
-    most, least = plan.updates.max_bytes, least_bytes(plan, dim)
-    if most is None or least <= most:
+    updates = plan.updates
+    budgets = [(updates.max_bytes, "updates.max_bytes")]
+    budgets += [(b.max_bytes, f"the budget of clients {b.clients!r}") for b in updates.budgets]
+    stated = [(most, what) for most, what in budgets if most is not None]
+    if not stated:
+        return
+    (most, what), least = min(stated), least_bytes(plan, dim)
+    if least <= most:
         return
     others = least_bytes(plan.replace(updates={"stages": [{"kind": "ecq"}]}), dim)
     reachable = others <= most
     raise AnabranchError(
         "AB-465",
-        f"updates.max_bytes is {most}, but an update of {dim} parameters has at least {least} "
+        f"{what} is {most}, but an update of {dim} parameters has at least {least} "
         "bytes with these stages.",
         fix=(
             'encode with {kind = "ecq", coarsest = 64}, which takes coarser steps until an update '

@@ -32,6 +32,7 @@ from anabranch.plan.rounds import ClientsPlan, RoundsPlan
 from anabranch.plan.runtime import RuntimePlan
 from anabranch.plan.secure import SecureAggregationPlan
 from anabranch.plan.selection import Admission, AnySelector
+from anabranch.updates.budget import Budget, ByteCount
 from anabranch.updates.clip import Clip
 from anabranch.updates.codecs import CODECS
 from anabranch.updates.downlink import AnyDownlink
@@ -69,9 +70,12 @@ class UpdatesPlan(Value):
 
     stages: tuple[AnyStage, ...] = ()
     """Stages in the order in which the client applies them."""
-    max_bytes: int | None = Field(default=None, ge=1, json_schema_extra={"unit": "bytes"})
-    """Most bytes of an encoded update. A client whose update does not fit encodes it more coarsely
-    where the codec can, and else sends nothing."""
+    max_bytes: ByteCount | None = Field(default=None, json_schema_extra={"unit": "bytes"})
+    """Most bytes of an encoded update, as a number or as text such as "10MB". A client whose update
+    does not fit encodes it more coarsely where the codec can, and else sends nothing."""
+    budgets: tuple[Budget, ...] = ()
+    """Budgets of single clients, by name; the first one that names a client counts in place of
+    ``max_bytes``."""
     downlink: AnyDownlink | None = None
     """How the model goes down to clients. Left out: as float32."""
 

@@ -22,6 +22,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from anabranch.errors import AnabranchError
+from anabranch.updates.budget import Budget, limit_for
 from anabranch.updates.layout import Layout
 from anabranch.updates.sections import Section, Sections, Update, Vector
 from anabranch.updates.total import Finest, Total
@@ -162,6 +163,8 @@ class Pipeline:
     stages: tuple[Stage, ...] = ()
     max_bytes: int | None = None
     """The most bytes that an encoded update may have."""
+    budgets: tuple[Budget, ...] = ()
+    """The same for single clients; the first one that names a client counts."""
     # Who has which half, found once: asking a protocol costs more than clipping a small model.
     _encode: tuple[tuple[str, Encodes], ...] = field(init=False, repr=False, compare=False)
     _decode_one: tuple[DecodesOne, ...] = field(init=False, repr=False, compare=False)
@@ -193,6 +196,10 @@ class Pipeline:
         for stage in self.stages:
             sections = stage.encoded(sections)
         return sections
+
+    def limit_for(self, client: str) -> int | None:
+        """The most bytes that an update of this client may have."""
+        return limit_for(client, self.max_bytes, self.budgets)
 
     def encode(
         self, update: Update, memory: Mapping[str, Vector], context: EncodeContext
@@ -244,8 +251,11 @@ class Pipeline:
         return max(others, default=Finest.TOTAL)
 
 
-def compile_stages(stages: Sequence[Stage], max_bytes: int | None = None) -> Pipeline:
-    """Fit the stages around the fold; ``max_bytes`` is what an encoded update may have.
+def compile_stages(
+    stages: Sequence[Stage], max_bytes: int | None = None, budgets: Sequence[Budget] = ()
+) -> Pipeline:
+    """Fit the stages around the fold; ``max_bytes`` is what an encoded update may have, and
+    ``budgets`` say so for single clients.
 
     Raises:
         AnabranchError: AB-410 when a stage appears twice; AB-411 when a stage that is undone for
@@ -265,7 +275,7 @@ def compile_stages(stages: Sequence[Stage], max_bytes: int | None = None) -> Pip
             )
         _check_promises(stage)
         _check_place(stage, stages[:position])
-    return Pipeline(tuple(stages), max_bytes)
+    return Pipeline(tuple(stages), max_bytes, tuple(budgets))
 
 
 def _check_promises(stage: Stage) -> None:
