@@ -9,6 +9,7 @@ from anabranch.fleet.selection import DeviceUtility, Known, Selection, Selector,
 from anabranch.fleet.selection.base import Draw
 from anabranch.fleet.view import FleetView
 from anabranch.plan import Plan, changed, judge
+from anabranch.plan.explain import explain
 from anabranch.plan.fleet import check_against_fleet
 
 PRIVACY = {
@@ -149,3 +150,25 @@ def test_settings_that_make_no_sense_are_refused(table: str, key: str, value: ob
     kind = {"kind": "utility"} if table == "selection" else {}
     with pytest.raises(ValueError, match="validation error"):
         plan(**{table: {**kind, key: value}})
+
+
+def test_the_explanation_says_who_is_asked_and_for_how_much() -> None:
+    text = explain(
+        plan(
+            selection={"kind": "utility", "floor": 12, "separation": 3, "max_participations": 5},
+            admission={"max_battery": 0.05, "unmetered_only": True, "quiet_hours": [8, 18]},
+        )
+    )
+    for words in (
+        "can afford it are preferred",
+        "at least once in 12 rounds",
+        "before 3 rounds have passed",
+        "at most 5 updates",
+        "only while they are on an unmetered connection",
+        "between 8 and 18 o'clock",
+        "at most 0.05 of a full battery",
+    ):
+        assert words in " ".join(text.split())
+    assert "same chance" in explain(plan())
+    everybody = {"rounds": {"count": 10}}
+    assert "same chance" not in explain(plan(**everybody))

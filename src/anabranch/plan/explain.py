@@ -13,6 +13,7 @@ from anabranch.learners.training import SGD, LocalTraining
 from anabranch.plan.algebra import judge
 from anabranch.plan.rules.memory import keepers
 from anabranch.plan.schema import Plan
+from anabranch.plan.selection_words import selection_words
 from anabranch.plan.trust import trust_line
 from anabranch.schedules import Constant, Schedule
 from anabranch.updates.sections import Kind, Section, Weighting
@@ -48,7 +49,7 @@ def explain(plan: Plan, facts: Facts | None = None) -> str:
     parts = [
         ("Trust", [f"{trust_line(plan)}."]),
         ("What is learnt", list(_learnt(plan))),
-        ("Who takes part", list(_taking_part(plan, known))),
+        ("Who takes part", [*_taking_part(plan, known), *selection_words(plan)]),
         ("At a client", list(_local(plan))),
         ("The rule", list(_rule(plan))),
         ("What leaves a client", list(_leaving(plan, known))),
