@@ -17,6 +17,7 @@ from anabranch.cli.output import say
 
 if TYPE_CHECKING:
     from anabranch.client.home import ClientHome
+    from anabranch.client.measuring import DeviceMeter
     from anabranch.client.vault import VaultKey
     from anabranch.runtimes.http import JoinOptions, Route
     from anabranch.runtimes.http.messages import TaskOffer
@@ -63,6 +64,16 @@ def join(
         float | None,
         typer.Option("--patience", metavar="SECONDS", help="Give up without contact (never)."),
     ] = None,
+    report_device: Annotated[
+        bool,
+        typer.Option("--report-device", help="Tell times, energy, battery and speed of tasks."),
+    ] = False,
+    device: Annotated[
+        str, typer.Option("--device", help="With it: this device's class, such as entry.")
+    ] = "",
+    network: Annotated[
+        str, typer.Option("--network", help="With it: 2g, 3g, 4g, 5g or wifi.")
+    ] = "",
 ) -> None:
     """Work for every run of a fleet, with this site's own data. Rows never leave.
 
@@ -80,6 +91,7 @@ def join(
             patience=float("inf") if patience is None else patience,
             on_task=_told,
             running=running,
+            meter=_meter(report_device, device, network),
         )
         route = Route(ca=authority, proxy=proxy)
         place = None
@@ -97,6 +109,17 @@ def join(
         places = MemberPlaces(name, data, home / "runs", place, engine)
         taken = attend(url, places, options, route)
     say(f"{taken} answers were taken.")
+
+
+def _meter(report: bool, device: str, network: str) -> DeviceMeter | None:
+    """What the client tells of its device; nothing unless it was asked to."""
+    from anabranch.client.measuring import DeviceMeter
+    from anabranch.fleet.devices.report import device_report
+
+    if not report:
+        return None
+    said = {name: word for name, word in (("device", device), ("network", network)) if word}
+    return DeviceMeter(device_report(said, "this client"))
 
 
 def _key(key_file: Path | None, *, keyring: bool) -> VaultKey | None:

@@ -19,6 +19,7 @@ from anabranch.aggregation.fold import FoldPlan
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.task import Fate, Task, TaskKind
 from anabranch.fleet.timeline import TaskTrace
+from anabranch.fleet.view import FleetView
 from anabranch.updates.container import Buffer
 from anabranch.updates.total import Finest, Total
 
@@ -33,6 +34,7 @@ __all__ = [
     "RemoteRuntime",
     "Runtime",
     "RuntimeEvent",
+    "SeesDevices",
     "VirtualRuntime",
     "Work",
 ]
@@ -169,6 +171,15 @@ class VirtualRuntime(Runtime, Protocol):
 
     def resubmit(self, work: Work, at: float) -> None:
         """Work that was given out at ``at``, before the restart, and is still open."""
+        ...
+
+
+@runtime_checkable
+class SeesDevices(Protocol):
+    """A runtime that knows something of its clients' devices, simulated or reported."""
+
+    def view(self, now: float) -> FleetView:
+        """What may be known of the fleet at a time of the runtime's clock."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from anabranch.learners.threads import one_thread
 from anabranch.privacy.secure_aggregation.session import ClientSession
 from anabranch.runtimes.http.client.line import GONE, Line
 from anabranch.runtimes.http.client.options import Credentials, JoinOptions, Route
+from anabranch.runtimes.http.client.reporting import Reporter
 from anabranch.runtimes.http.client.transfer import Traffic, download, upload
 from anabranch.runtimes.http.memory import ClientMemory
 from anabranch.runtimes.http.messages import Failure, TaskOffer, unpack_broadcast
@@ -222,6 +224,11 @@ class Attendance:
     places: Places
     traffic: Traffic = field(default_factory=Traffic)
     _down: tuple[str, Buffer] | None = None
+    _reporter: Reporter | None = None
+
+    def __post_init__(self) -> None:
+        if self.line.options.meter is not None:
+            self._reporter = Reporter(self.line.options.meter)
 
     def work(self) -> int:
         """Tasks until the run is over; the number of answers that were taken."""
@@ -248,8 +255,6 @@ class Attendance:
 
     def rest(self, seconds: float) -> None:
         """The coordinator is being drained: come back later, and only then."""
-        import time
-
         until = time.monotonic() + seconds
         while time.monotonic() < until and self.line.options.running():
             time.sleep(min(0.2, seconds))
@@ -282,6 +287,8 @@ class Attendance:
             # A user's module may raise anything. The text could quote data, so the class must do.
             self.line.report(offer, Failure(code="", detail=type(error).__name__))
             return
+        if self._reporter is not None:
+            self._reporter.tell(self.line, offer)
         upload(self.line, offer.task, parts, self.traffic)
 
     def answered(self, offer: TaskOffer) -> tuple[Buffer, ...]:
@@ -292,7 +299,12 @@ class Attendance:
         """
         place = self.places.place(offer, self.line)
         letter = self.line.letter(offer) if offer.letter else b""
-        return place.answer(offer, self.line.name, self._content(offer), letter)
+        started = time.monotonic()
+        content = self._content(offer)
+        if offer.kind is not TaskKind.TRAIN or self._reporter is None:
+            return place.answer(offer, self.line.name, content, letter)
+        with self._reporter.task(place, time.monotonic() - started):
+            return place.answer(offer, self.line.name, content, letter)
 
     def _content(self, offer: TaskOffer) -> Buffer:
         """What the task refers to; the last download is kept, for it may be asked again."""

@@ -14,6 +14,7 @@ from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.messages import TaskOffer
 
 if TYPE_CHECKING:
+    from anabranch.client.measuring import DeviceMeter
     from anabranch.fleet.identity import Identity
 
 __all__ = ["Credentials", "JoinOptions", "Route", "not_the_protocol", "opened"]
@@ -33,6 +34,7 @@ class JoinOptions:
         patience: seconds without any contact after which the client gives up; ``inf`` never does.
         on_task: told about every task before it is done.
         running: asked between tasks; false ends the client in good order.
+        meter: what the client tells of its device; None tells nothing.
     """
 
     wait: float = 20.0
@@ -40,6 +42,7 @@ class JoinOptions:
     patience: float = 300.0
     on_task: Callable[[TaskOffer], None] = _silent
     running: Callable[[], bool] = lambda: True
+    meter: DeviceMeter | None = None
 
 
 @dataclass(frozen=True)

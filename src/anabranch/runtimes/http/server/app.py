@@ -18,6 +18,7 @@ from anabranch.runtimes.http.server.counter import Counter
 from anabranch.runtimes.http.server.fleet_routes import fleet_routes
 from anabranch.runtimes.http.server.membership_routes import membership_routes
 from anabranch.runtimes.http.server.proof_routes import proof_routes
+from anabranch.runtimes.http.server.report_routes import report_routes
 from anabranch.runtimes.http.server.requests import problem
 from anabranch.runtimes.http.server.upload_routes import upload_routes
 
@@ -70,6 +71,7 @@ def application(counter: Counter, hosts: Sequence[str], control: Sequence[Route]
             *upload_routes(counter),
             *membership_routes(counter),
             *proof_routes(counter),
+            *report_routes(counter),
             *control,
         ],
         exception_handlers={

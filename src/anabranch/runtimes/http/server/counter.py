@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from anabranch.coordinator.heads import RunHeads
+from anabranch.fleet.devices.reported import ReportBook
 from anabranch.fleet.folder import FleetFolder
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.server.bell import Bell
@@ -40,6 +41,7 @@ class Counter:
         fleet: its name.
         folder: roster and tokens; None where every name is believed.
         proofs: heads and receipts by run.
+        reports: what clients told of their devices.
         clock: monotonic seconds.
     """
 
@@ -56,6 +58,7 @@ class Counter:
     fleet: str = ""
     folder: FleetFolder | None = None
     proofs: dict[str, RunHeads] = field(default_factory=dict)
+    reports: ReportBook = field(default_factory=ReportBook)
     clock: Callable[[], float] = field(default=time.monotonic)
 
     def client(self, request: Request) -> str:

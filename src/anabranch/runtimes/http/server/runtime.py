@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anabranch.client.task import TaskKind
+from anabranch.coordinator.archive import UpdateArchive
 from anabranch.coordinator.heads import HEAD_EVENT, RunHeads
 from anabranch.coordinator.runtime import Fate, Outcome, Payload, Runtime, RuntimeEvent, Work
 from anabranch.fleet.roster import Roster
+from anabranch.fleet.view import FleetView
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.messages import pack_broadcast
+from anabranch.runtimes.http.reports import TaskReports
 from anabranch.runtimes.http.server.desk import Desk, RunFacts
 from anabranch.runtimes.http.server.fleet_server import FleetServer
 from anabranch.updates.sections import Sections
@@ -64,12 +67,18 @@ class HttpRuntime:
         self._sections, self._own = broadcast, own
         self._own_open = self._hold = self._over = False
         self._heads: RunHeads | None = None
+        self.archive: UpdateArchive | None = None
         self.desk: Desk = self.server.open(facts or RunFacts("", tuple(names)))
+        self._reports = TaskReports(self.desk.facts.names, self.server.counter.reports)
         self.url = self.server.url
 
     def ready(self, broadcast: Sections, own: Runtime | None) -> None:
         """What became known since the run was opened: the program's broadcast, and own data."""
         self._sections, self._own = broadcast, own
+
+    def equip(self, content: bytes) -> None:
+        """What clients need besides the contract: shapes and preprocessing."""
+        self.desk.equip(self.server.counter.shelf.put([content]).digest)
 
     def recover(self, last: int) -> None:
         """The run goes on: fates up to the store's ``last`` durable round may be told."""
@@ -82,6 +91,8 @@ class HttpRuntime:
             self._own.submit(work)
             self._own_open = True
             return
+        if work.kind is TaskKind.TRAIN:
+            self._reports.given_out(work)
         sections = self._sections if work.broadcast else Sections(())
         self.desk.submit(work, pack_broadcast(work.broadcast, sections))
 
@@ -93,9 +104,20 @@ class HttpRuntime:
             raise RuntimeError("the HTTP server has ended")
         wait = _PATIENCE if timeout is None else min(timeout, _PATIENCE)
         events = self.desk.events(wait, timeout)
-        return [self.desk.payload(e) if isinstance(e, Payload) else e for e in events]
+        return [self._complete(event) for event in events]
+
+    def _complete(self, event: RuntimeEvent) -> RuntimeEvent:
+        """A payload with its bytes; an outcome with what the client reported of its device."""
+        if isinstance(event, Payload):
+            return self.desk.payload(event)
+        return self._reports.traced(event, self.now()) if isinstance(event, Outcome) else event
+
+    def view(self, now: float) -> FleetView:
+        """What clients reported of their devices."""
+        return self._reports.view(now)
 
     def abandon(self, task: str | None = None) -> Sequence[Outcome]:
+        self._reports.closed(task)
         own = self._own.abandon(task) if self._own is not None else ()
         self._own_open = False
         return (*own, *self.desk.abandon(task))
@@ -105,10 +127,22 @@ class HttpRuntime:
 
     def settle(self, task: str, fates: Mapping[int, Fate]) -> None:
         """Clients hear of their fate with their next contact, at the earliest after the commit."""
+        self._reports.closed(task)
         if self._heads is not None:
             merged = [client for client, fate in fates.items() if fate.counts]
-            self._heads.settled(task, self.desk.uploads(task, merged))
+            uploads = self.desk.uploads(task, merged)
+            self._heads.settled(task, uploads)
+            self._archived(task, uploads)
         self.desk.settle(task, fates, hold=self._hold)
+
+    def _archived(self, task: str, uploads: Mapping[str, str]) -> None:
+        """Keep what was merged, where the plan says so, while the spool still has it."""
+        if self.archive is None:
+            return
+        spool = self.server.counter.spool
+        for name, answer in spool.answers(task).items():
+            if name in uploads:
+                self.archive.keep(spool.content(answer))
 
     def two_phase(self) -> FatesAfterCommit:
         """From now on fates wait for the store: pass this to `GroupedCommits` as ``states``."""
