@@ -78,6 +78,9 @@ bench-updates: $(DEV) ## Codecs for updates: ratio, error and speed on one core
 bench-devices: $(DEV) ## 100,000 simulated devices over 100 rounds, without training
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.devices
 
+bench-network: $(DEV) ## Rounds, transfers and memory over HTTP and HTTPS
+	ulimit -n 8192 && OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.network
+
 docs: $(DEV) ## Build the documentation into site/ (strict)
 	@# Not --quiet: it would also silence the count of warnings that strict mode looks at.
 	$(BIN)/mkdocs build --strict

@@ -1,0 +1,1 @@
+"""Parts of `benchmarks.network`: light clients, a coordinator to measure, a poor line."""
