@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from anabranch.cli.app import app
 from anabranch.client.battery import EnergyMeter, PowerSources, PowerState
 
 
@@ -116,3 +118,12 @@ def test_zones_within_a_package_are_not_counted_twice(tmp_path: Path) -> None:
     assert sources(tmp_path).state().processor == pytest.approx(7.0)
     counter(tmp_path, 3_000_000, "intel-rapl:1")
     assert sources(tmp_path).state().processor is None
+
+
+def test_the_command_prints_marks_and_sources() -> None:
+    priors = json.loads(CliRunner().invoke(app, ["device", "--priors", "--json"]).stdout)
+    assert {row["mark"] for row in priors} == {"measured", "quoted", "assumed"}
+    assert all(row["source"] for row in priors)
+    told = CliRunner().invoke(app, ["device"])
+    assert told.exit_code == 0
+    assert "battery: " in told.stdout
