@@ -131,9 +131,12 @@ class _Buckets(Codec):
         symbols = read_symbols(reader, length)
         if int(symbols.max()) > self.levels or int(symbols.min()) < -self.levels:
             raise inconsistent("a level is out of range")
-        rows = _rows(symbols.astype(np.float32), self.bucket)
-        rows = rows * (scales / np.float32(self.levels))[:, None]
-        return rows.ravel()[:length]
+        vector, steps = symbols.astype(np.float32), scales / np.float32(self.levels)
+        full = length // self.bucket
+        rows = vector[: full * self.bucket].reshape(full, self.bucket)
+        rows *= steps[:full, None]
+        vector[full * self.bucket :] *= steps[-1]
+        return vector
 
 
 def _rows(vector: Vector, bucket: int) -> Vector:

@@ -123,11 +123,24 @@ class EDEN(Codec):
 
     def _bits(self, codes: Codes) -> bytes:
         """The codes, ``bits`` each, highest bit first."""
+        if self.bits != 3:  # blocks are multiples of a byte
+            together = codes.reshape(-1, 8 // self.bits)
+            packed = together[:, 0].copy()
+            for place in range(1, together.shape[1]):
+                packed <<= np.uint8(self.bits)
+                packed |= together[:, place]
+            return packed.tobytes()
         shifts = np.arange(self.bits - 1, -1, -1).astype(np.uint8)
         return np.packbits((codes.ravel()[:, None] >> shifts) & np.uint8(1)).tobytes()
 
     def _codes(self, reader: Reader, count: int) -> Codes:
         packed = np.frombuffer(reader.raw((count * self.bits + 7) // 8), np.uint8)
+        if self.bits != 3:
+            together: Codes = np.empty((len(packed), 8 // self.bits), np.uint8)
+            for place in range(together.shape[1]):
+                np.right_shift(packed, 8 - self.bits * (place + 1), out=together[:, place])
+            together &= np.uint8((1 << self.bits) - 1)
+            return together.ravel()
         planes = np.unpackbits(packed, count=count * self.bits).reshape(count, self.bits)
         codes: Codes = np.zeros(count, np.uint8)
         for bit in range(self.bits):
