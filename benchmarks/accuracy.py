@@ -39,6 +39,7 @@ CELLS: dict[str, dict[str, object]] = {
     "ecq-4-nearest": {
         "updates.stages": [{"kind": "ecq", "coarseness": 4.0, "rounding": "nearest"}]
     },
+    "ecq-12": {"updates.stages": [{"kind": "ecq", "coarseness": 12.0}]},
     "lattice-8-11bit": {"updates.stages": [{"kind": "lattice"}]},
     "lowrank-8-feedback": {"updates.stages": [{"kind": "lowrank"}], **MEMORY},
     "downlink-delta": {"updates.stages": [], "updates.downlink": {"kind": "delta"}, **MEMORY},

@@ -3,6 +3,9 @@
 Two vectors are encoded: numbers with heavy tails (Student's t with 2.2 degrees of freedom), and the
 update of one client of a small convolutional network, the size of that in the accuracy figures.
 Speeds are megabytes of float32 for each second of processor time, the best of several turns.
+
+Accuracy comes from whole runs, which take minutes each: ``python -m benchmarks.accuracy`` makes
+them, and what it has made is merged in here. ``--short`` takes one turn and writes nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from anabranch.aggregation.fold import Accumulator, FoldPlan
+from anabranch.privacy.secure_aggregation.packing import packed_bytes
+from anabranch.privacy.secure_aggregation.section_codec import SectionCodec
 from anabranch.randomness import generator
 from anabranch.updates import (
     ECQ,
@@ -25,23 +31,36 @@ from anabranch.updates import (
     QSGD,
     STC,
     Codec,
+    DeltaDownlink,
     EncodeContext,
     Half,
+    Held,
+    Lattice,
+    LowRank,
     RandomMask,
+    Section,
+    Sections,
     Sign,
+    Subsample,
     Ternary,
     TopK,
     Update,
     Vector,
     Zstd,
+    compile_stages,
 )
+from benchmarks.accuracy import paired, read_cells
 
 RESULT = Path(__file__).parent / "results" / "updates.json"
 DIM = 1_217_738
 """Parameters of the convolutional network."""
 
+SHAPES = ((16, 1, 5, 5), (16,), (32, 16, 3, 3), (32,), (768, 1568), (768,), (10, 768), (10,))
+"""Of its parameters."""
+
 CODECS: tuple[tuple[str, Codec], ...] = (
     ("ecq c=6 stochastic (default)", ECQ()),
+    ("ecq c=12 stochastic", ECQ(coarseness=12)),
     ("ecq c=3 stochastic", ECQ(coarseness=3)),
     ("ecq c=4 nearest", ECQ(coarseness=4, rounding="nearest")),
     ("ecq c=2 nearest", ECQ(coarseness=2, rounding="nearest")),
@@ -52,10 +71,13 @@ CODECS: tuple[tuple[str, Codec], ...] = (
     ("eden 1 bit", EDEN(bits=1)),
     ("eden 2 bit", EDEN(bits=2)),
     ("eden 4 bit", EDEN(bits=4)),
+    ("topk 5 %", TopK(fraction=0.05)),
     ("topk 1 %", TopK()),
     ("stc 1 %", STC()),
     ("sign", Sign()),
+    ("lowrank 8", LowRank(shapes=SHAPES)),
     ("mask 1/8", RandomMask()),
+    ("lattice 1/8, 11 bit", Lattice()),
     ("fp16", Half()),
     ("zstd", Zstd()),
 )
@@ -139,6 +161,59 @@ def measure(codec: Codec, delta: Vector, turns: int) -> Figures:
     )
 
 
+def fused(turns: int) -> dict[str, float]:
+    """Gigabytes of float32 a second that the fold adds from whole numbers and a step, and from
+    decoded vectors; the bits are the same."""
+    delta = synthetic()
+    sections = Sections((Section.vector("delta", len(delta)),))
+    pipeline = compile_stages([ECQ()])
+    context = EncodeContext("a", 1, generator(0, "encode"), {})
+    sent, _ = pipeline.encode(Update({"delta": delta}, {}), {}, context)
+    fold = Accumulator(FoldPlan(sections, capacity=10**6))
+    levels, decoded = pipeline.decode_to_add(sent), pipeline.decode_one(sent)
+    return {
+        "from_levels_gb_s": round(
+            _speed(lambda: fold.add(levels, "a"), delta.nbytes, turns) / 1e3, 2
+        ),
+        "from_vectors_gb_s": round(
+            _speed(lambda: fold.add(decoded, "a"), delta.nbytes, turns) / 1e3, 2
+        ),
+    }
+
+
+def downlink(turns: int, versions: int = 18) -> dict[str, float]:
+    """Size and speed of differences over a made-up course of a model whose steps have heavy tails.
+
+    Sizes by how many versions a client was away; the accuracy runs have those of real training.
+    """
+    way, rng = DeltaDownlink(), generator(0, "bench downlink")
+    origin = {"model": (rng.normal(size=DIM) * 0.02).astype(np.float32)}
+    vectors, state = origin, way.start(1)
+    for version in range(1, versions + 1):
+        before, state = state, way.step(vectors, origin, state, version).state
+        moved = rng.standard_t(2.2, DIM) * 1e-3 / version**0.5
+        vectors = {"model": (vectors["model"] + moved).astype(np.float32)}
+    lengths, size = {"model": DIM}, 4 * DIM
+    gaps = {gap: len(state.frames([versions - gap], lengths)[versions - gap]) for gap in (1, 4, 16)}
+    held = Held()
+    return {
+        **{f"ratio_after_{gap}": round(size / sent, 2) for gap, sent in gaps.items()},
+        "ratio_whole": round(size / len(state.whole), 2),
+        "step_mb_s": _speed(lambda: way.step(vectors, origin, before, versions), size, turns),
+        "receive_mb_s": _speed(lambda: way.receive(state.whole, held, origin), size, turns),
+    }
+
+
+def secure(clients: int = 10, bits: int = 12, bound: float = 0.1) -> dict[str, float]:
+    """Bytes of a masked update with a shared part of the coordinates: exact, by the protocol's own
+    packing; keys and shares of the round are a few kilobytes more."""
+    stage = Subsample(fraction=0.1, length=DIM)
+    sections = stage.encoded(Sections((Section.vector("delta", DIM), Section.count("examples"))))
+    lanes = SectionCodec(sections, clients, bits, bound).length
+    size = packed_bytes(lanes, bits)
+    return {"bytes": float(size), "ratio": round(4 * DIM / size, 2), "bits": float(bits)}
+
+
 def _speed(work: Callable[[], object], size: int, turns: int) -> float:
     best = float("inf")
     for _ in range(turns):
@@ -148,19 +223,71 @@ def _speed(work: Callable[[], object], size: int, turns: int) -> float:
     return round(size / best / 1e6, 1)
 
 
-def main() -> None:
-    """Measure, print a table for each vector, write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=5, help="encodings timed for each codec")
-    turns = parser.parse_args().turns
-    results: dict[str, object] = {
-        "parameters": DIM,
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cpus": os.cpu_count(),
-        },
-        "load_before": round(os.getloadavg()[0], 2),
+Wanted = tuple[str, float, float | None]
+"""What is wanted, the least value, and the value found (None: not measured)."""
+
+
+def targets(results: dict[str, object]) -> list[dict[str, object]]:
+    """What was to be reached, and whether it was."""
+    tables = [_table(results, name) for name in ("synthetic", "trained")]
+    runs = accuracy()
+    slowest = {
+        what: min(figures[what] for table in tables for figures in table.values())
+        for what in ("encode", "decode")
     }
+    wanted: list[Wanted] = [
+        ("default uplink, times smaller", 64, _number(runs, "ecq-6", "ratio_up")),
+        ("default uplink, points of accuracy", -0.5, _loss(runs, "ecq-6")),
+        ("low-bandwidth uplink, times smaller", 100, _number(runs, "ecq-4-nearest", "ratio_up")),
+        ("low-bandwidth uplink, points of accuracy", -1, _loss(runs, "ecq-4-nearest")),
+        ("downlink, times smaller", 8, _number(runs, "downlink-delta", "ratio_down")),
+        ("downlink, points of accuracy", -0.5, _loss(runs, "downlink-delta")),
+        ("shared mask under secure aggregation, times smaller", 23, secure()["ratio"]),
+        ("shared mask in integers, points of accuracy", -0.5, _loss(runs, "lattice-8-11bit")),
+        ("top 5 % with feedback, points of accuracy", -0.5, _loss(runs, "topk-5-feedback")),
+        ("slowest encoder, MB/s", 100, slowest["encode"]),
+        ("slowest decoder, MB/s", 150, slowest["decode"]),
+    ]
+    return [
+        {
+            "what": what,
+            "at_least": least,
+            "found": found,
+            "met": found is not None and found >= least,
+        }
+        for what, least, found in wanted
+    ]
+
+
+def accuracy() -> dict[str, dict[str, object]]:
+    """From the runs that were made here, and for all others what the results said before."""
+    before = json.loads(RESULT.read_text("utf-8")).get("accuracy", {}) if RESULT.exists() else {}
+    return {**before, **paired(read_cells())}
+
+
+def _table(results: dict[str, object], name: str) -> dict[str, dict[str, float]]:
+    section = results[name]
+    assert isinstance(section, dict)
+    found: dict[str, dict[str, float]] = section["codecs"]
+    return found
+
+
+def _number(runs: dict[str, dict[str, object]], codec: str, key: str) -> float | None:
+    value = runs.get(codec, {}).get(key)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _loss(runs: dict[str, dict[str, object]], codec: str) -> float | None:
+    """Mean difference to the dense runs of the same seeds, in points."""
+    differences = runs.get(codec, {}).get("against_dense_last_5")
+    if not isinstance(differences, list) or not differences:
+        return None
+    return round(sum(differences) / len(differences), 2)
+
+
+def sizes_and_speeds(turns: int) -> dict[str, object]:
+    """Every codec on both vectors, printed as it comes."""
+    results: dict[str, object] = {}
     for name, delta in (("synthetic", synthetic()), ("trained", trained())):
         kurtosis = float(np.mean((delta - delta.mean()) ** 4) / np.var(delta) ** 2 - 3)
         print(f"\n{name}: {len(delta)} coordinates, excess kurtosis {kurtosis:.0f}")
@@ -174,8 +301,50 @@ def main() -> None:
                 f"{figures.encode:10.0f}{figures.decode:10.0f}"
             )
         results[name] = {"kurtosis": round(kurtosis, 1), "codecs": table}
-    RESULT.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-    print(f"\nwritten to {RESULT}")
+    return results
+
+
+def show(results: dict[str, object]) -> None:
+    """The rest of the results, and what was met."""
+    for name in ("fused", "downlink", "secure"):
+        print(f"\n{name}: {json.dumps(results[name])}")
+    print("\naccuracy after 100 rounds (mean of the last five), paired with the dense runs:")
+    for codec, row in accuracy().items():
+        print(
+            f"{codec:22}{row['accuracy_last_5']:7.2f} %  {row['against_dense_last_5']}  "
+            f"up {row['ratio_up']}x, down {row['ratio_down']}x"
+        )
+    print()
+    for target in targets(results):
+        word = "met" if target["met"] else "MISSED" if target["found"] is not None else "no figure"
+        print(f"{target['what']:55} >= {target['at_least']:6}: {target['found']}  {word}")
+
+
+def main() -> None:
+    """Measure, print, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=5, help="encodings timed for each codec")
+    parser.add_argument("--short", action="store_true", help="one turn, and nothing is written")
+    asked = parser.parse_args()
+    turns = 1 if asked.short else asked.turns
+    results: dict[str, object] = {
+        "parameters": DIM,
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cpus": os.cpu_count(),
+        },
+        "load_before": round(os.getloadavg()[0], 2),
+        **sizes_and_speeds(turns),
+        "fused": fused(turns),
+        "downlink": downlink(turns),
+        "secure": secure(),
+        "accuracy": accuracy(),
+    }
+    results["targets"] = targets(results)
+    show(results)
+    if not asked.short:
+        RESULT.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+        print(f"\nwritten to {RESULT}")
 
 
 if __name__ == "__main__":
