@@ -101,7 +101,9 @@ def conduct(
         session = stack.enter_context(store.session(run_id))
         latest = session.latest()
         try:
-            protection = stack.enter_context(protection_of(prepared, run_id, Path(store.path)))
+            protection = stack.enter_context(
+                protection_of(prepared, run_id, Path(store.path), session.faults)
+            )
         except AnabranchError as error:
             if latest is None:  # refused before it began
                 session.finish("failed", error.message)
@@ -121,6 +123,7 @@ def conduct(
             session.commit([_first_record(prepared, state)])
         else:
             state = RunState.from_arrays(latest.round, type(state.server), latest.state)
+            protection.recover(state.extra, store.releases(run_id))
         policy = policy_of(prepared, in_time=in_time)
         asking = protection.guard(asking_of(prepared, run_id, runtime, in_time=in_time))
         coordinator = _coordinator(protection, runtime, asking, policy, journal, listener, stopped)

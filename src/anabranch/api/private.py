@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,9 @@ from anabranch.client.inside import InsideNoise, units_of
 from anabranch.coordinator.asking import Asking
 from anabranch.coordinator.releasing import OpenReleases, PrivateReleases
 from anabranch.coordinator.site_releases import SiteReleases
+from anabranch.coordinator.store import Arrays, StoredRelease
 from anabranch.coordinator.store.ledger import PopulationLedger, RunLedger
+from anabranch.disk import Faults, no_faults
 from anabranch.fleet.selection import SecretDraw
 from anabranch.plan.mechanism import check_promise
 from anabranch.plan.promise import Promise, local_schedule, promise_of
@@ -55,6 +57,13 @@ class Protection:
         asking.gate = self.releases
         return asking
 
+    def recover(self, extra: Arrays, released: Iterable[StoredRelease]) -> None:
+        """Settle what was durable in the run, but not yet in the ledger, when it was killed."""
+        if isinstance(self.releases, PrivateReleases):
+            models = (stored for stored in released if stored.entry.what == "model")
+            outputs = {stored.round: str(stored.entry.details.get("sha256")) for stored in models}
+            self.releases.recover(extra, outputs)
+
     def finish(self, status: str, reason: str) -> None:
         """What was not used returns to the population; a run that is over loses its secret."""
         if self.ledger is not None:
@@ -62,7 +71,9 @@ class Protection:
 
 
 @contextmanager
-def protection_of(prepared: Prepared, run_id: str, store: Path) -> Iterator[Protection]:
+def protection_of(
+    prepared: Prepared, run_id: str, store: Path, faults: Faults = no_faults
+) -> Iterator[Protection]:
     """Open the ledger and take the run's allotment, or nothing for a run without a promise.
 
     Raises:
@@ -71,14 +82,14 @@ def protection_of(prepared: Prepared, run_id: str, store: Path) -> Iterator[Prot
     """
     plan, mechanism = prepared.plan, prepared.program.mechanism
     if prepared.program.inside is not None:
-        with _inside(prepared, prepared.program.inside, run_id, store) as protection:
+        with _inside(prepared, prepared.program.inside, run_id, store, faults) as protection:
             yield protection
         return
     if plan.privacy is None or mechanism is None:
         yield Protection(prepared, OpenReleases(ReleaseDoor()))
         return
     promise = checked_promise(prepared)
-    with PopulationLedger.open(store / LEDGERS, promise.opened) as population:
+    with PopulationLedger.open(store / LEDGERS, promise.opened, faults) as population:
         ledger = population.begin(promise.allotted(run_id, plan.contract_digest))
         if isinstance(mechanism, DistributedNoise):
             program = replace(prepared.program, secret=ledger.client_key())
@@ -89,7 +100,7 @@ def protection_of(prepared: Prepared, run_id: str, store: Path) -> Iterator[Prot
 
 @contextmanager
 def _inside(
-    prepared: Prepared, inside: InsideNoise, run_id: str, store: Path
+    prepared: Prepared, inside: InsideNoise, run_id: str, store: Path, faults: Faults
 ) -> Iterator[Protection]:
     """A run whose sites make the noise: every site has its own line in the ledger."""
     plan, train, names = prepared.plan, prepared.federation.train, prepared.federation.names
@@ -109,7 +120,7 @@ def _inside(
     }
     charges = {name: replace(event, rounds=steps[name]) for name, event in planned.items()}
     noise = {name: event.noise_multiplier for name, event in planned.items()}
-    with PopulationLedger.open(store / LEDGERS, promise.opened) as population:
+    with PopulationLedger.open(store / LEDGERS, promise.opened, faults) as population:
         ledger = population.begin(promise.allotted(run_id, plan.contract_digest))
         program = replace(
             prepared.program,

@@ -304,6 +304,20 @@ class PrivateReleases:
             extra[_SHARES] = np.append(extra.get(_SHARES, _NONE), share)
         return Passed(released.total, (admission,), facts, extra)
 
+    def recover(self, extra: Arrays, outputs: Mapping[int, str]) -> None:
+        """Settle what a killed process had committed, but not settled yet.
+
+        Args:
+            extra: of the last durable round.
+            outputs: digest of what was released, by round, from the run's own record.
+        """
+        open_ = self.ledger.unsettled()
+        ids, rounds = extra.get(_IDS, ()), extra.get(_ROUNDS, ())
+        for row, round_ in zip(ids, rounds, strict=True):
+            release = bytes(row).hex()
+            if release in open_ and int(round_) in outputs:
+                self.ledger.settle(release, open_[release], outputs[int(round_)])
+
     def committed(self) -> None:
         for release, charge, output in self._unsettled:
             self.ledger.settle(release, charge, output)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -388,6 +388,15 @@ class RunLedger:
             AnabranchError: AB-921 no such reservation, or settled differently.
         """
         self.ledger.decide("settle", lambda b: rules.settle(b, release, None, reason=reason))
+
+    def unsettled(self) -> Mapping[str, Charge]:
+        """Reserved charges by release id, of releases that nobody said anything about since."""
+        releases = self.ledger.balance().runs[self.run].releases
+        return {
+            release: held.reserved.charge
+            for release, held in releases.items()
+            if held.settled is None
+        }
 
     def finish(self, reason: str, *, final: bool = True) -> None:
         """End the run: what it did not use returns to the population. May be repeated.
