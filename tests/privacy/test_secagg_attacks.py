@@ -35,6 +35,7 @@ from anabranch.privacy.secure_aggregation.messages import (
     ShareKind,
 )
 from anabranch.privacy.secure_aggregation.primitives import (
+    agree,
     new_agreement_key,
     open_sealed,
     public_agreement_key,
@@ -354,7 +355,7 @@ def test_control_a_server_whose_keys_are_trusted_reads_the_shares() -> None:
     share = bundle.shares[0]
     assert share.recipient == SECOND
     dealer_key = after.group.adverts[FIRST].transport_key
-    key = transport_key(secret, dealer_key, after.group.digest, FIRST, SECOND)
+    key = transport_key(agree(secret, dealer_key), after.group.digest, FIRST, SECOND)
     commitments = share.seed_commitment + share.key_commitment
     bound = transport_binding(after.group.digest, FIRST, SECOND, commitments)
     opened = open_sealed(key, share.sealed, bound)

@@ -252,7 +252,8 @@ class SecureSum:
         self._attempt, self.phase, self._state = stored.attempt, Phase.REVEALS, state
         for client in self._wanted.clients:
             if self._setup.names[client] not in state.inputs.proofs:
-                self._drop(client, Fate.LOST, "the coordinator was restarted")
+                out = Outcome(client, Fate.LOST, "not in the sum", task=self._wanted.task)
+                self._fates[client] = out
         return self._work(self._letters(state))
 
     # Phases --------------------------------------------------------------------------------

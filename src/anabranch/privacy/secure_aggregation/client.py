@@ -47,9 +47,9 @@ from anabranch.privacy.secure_aggregation.key_messages import (
 )
 from anabranch.privacy.secure_aggregation.keys import (
     Keys,
+    bound_seed,
     commit_seed,
     new_mask_root,
-    pair_seed,
     self_seed,
     told_contribution,
 )
@@ -69,6 +69,7 @@ from anabranch.privacy.secure_aggregation.packing import pack
 from anabranch.privacy.secure_aggregation.primitives import (
     KEY_BYTES,
     Entropy,
+    agreeing,
     digest,
     kem_public,
     new_agreement_key,
@@ -214,8 +215,7 @@ def share_keys(
     keys, group = before.keys, check.form_group(before.ring, nonces)
     if keys.name not in group.adverts:
         raise nonces_refused(f"{keys.name} is not in the cohort that they draw")
-    for name in group.graph[keys.name]:
-        check_usable(group.adverts[name])
+    check_usable(group.adverts[name] for name in group.graph[keys.name])
     bundle = ShareBundle(
         context=keys.context.digest, sender=keys.name, shares=deal(keys, group, entropy)
     )
@@ -245,11 +245,11 @@ def mask_input(
     plus = [self_seed(keys.seed, active, keys.name)]
     minus: list[bytes] = []
     told = {share.dealer: share.pair_kem for share in delivery.shares}
-    secret = keys.mask_secret
+    exchange = agreeing(keys.mask_secret)
     for peer in sorted(active.graph[keys.name]):
-        public = group.adverts[peer].mask_key
         more = told_contribution(keys.mask, keys.name, peer, told[peer])
-        seed = pair_seed(secret, public, active, keys.name, peer, more)
+        shared = exchange(group.adverts[peer].mask_key) + more
+        seed = bound_seed(shared, active, keys.name, peer)
         (plus if peer < keys.name else minus).append(seed)
     add_streams(masked, plus, minus, bits)
     sent = MaskedInput(

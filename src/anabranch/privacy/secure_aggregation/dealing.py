@@ -15,7 +15,9 @@ from anabranch.privacy.secure_aggregation.keys import Keys, transport_binding, t
 from anabranch.privacy.secure_aggregation.messages import SealedShare, ShareDelivery, ShareKind
 from anabranch.privacy.secure_aggregation.primitives import (
     KEY_BYTES,
+    Agree,
     Entropy,
+    agreeing,
     decapsulate,
     encapsulate,
     open_sealed,
@@ -42,8 +44,11 @@ def deal(keys: Keys, group: Group, entropy: Entropy) -> tuple[SealedShare, ...]:
     holders = [places[name] for name in neighbours]
     seeds = split(keys.seed, group.threshold, holders, entropy)
     secrets = split(keys.mask.root, group.threshold, holders, entropy)
+    exchange = agreeing(keys.transport_secret)
     return tuple(
-        _seal(keys, group, name, Held(seeds[places[name]], secrets[places[name]]), entropy)
+        _seal(
+            keys, group, exchange, name, Held(seeds[places[name]], secrets[places[name]]), entropy
+        )
         for name in neighbours
     )
 
@@ -55,16 +60,17 @@ def _commitments(group: Group, dealer: str, to: str, held: Held) -> tuple[bytes,
     )
 
 
-def _seal(keys: Keys, group: Group, to: str, held: Held, entropy: Entropy) -> SealedShare:
+def _seal(
+    keys: Keys, group: Group, exchange: Agree, to: str, held: Held, entropy: Entropy
+) -> SealedShare:
     seed, key = _commitments(group, keys.name, to, held)
     theirs = group.adverts[to]
     kem, ciphertext, told = b"", b"", b""
     if keys.mask.hybrid:
         kem, ciphertext = encapsulate(theirs.transport_kem)
         told = keys.mask.tell(to, theirs.mask_kem) if keys.name < to else b""
-    secret = transport_key(
-        keys.transport_secret, theirs.transport_key, group.digest, keys.name, to, kem
-    )
+    shared = exchange(theirs.transport_key) + kem
+    secret = transport_key(shared, group.digest, keys.name, to)
     bound = transport_binding(group.digest, keys.name, to, seed + key + ciphertext + told)
     return SealedShare(
         dealer=keys.name,
@@ -77,20 +83,14 @@ def _seal(keys: Keys, group: Group, to: str, held: Held, entropy: Entropy) -> Se
     )
 
 
-def open_share(keys: Keys, group: Group, share: SealedShare) -> Held | None:
+def open_share(keys: Keys, group: Group, exchange: Agree, share: SealedShare) -> Held | None:
     """The shares inside, or None if they do not open or are not what the dealer committed to."""
     try:
         kem = decapsulate(keys.transport_kem, share.transport_kem) if keys.mask.hybrid else b""
     except ValueError:
         return None
-    secret = transport_key(
-        keys.transport_secret,
-        group.adverts[share.dealer].transport_key,
-        group.digest,
-        share.dealer,
-        share.recipient,
-        kem,
-    )
+    shared = exchange(group.adverts[share.dealer].transport_key) + kem
+    secret = transport_key(shared, group.digest, share.dealer, share.recipient)
     commitments = share.seed_commitment + share.key_commitment
     public = commitments + share.transport_kem + share.pair_kem
     bound = transport_binding(group.digest, share.dealer, share.recipient, public)
@@ -130,7 +130,8 @@ def open_delivery(
     )
     if not meant or dealers != sorted(active.graph[keys.name]):
         raise shares_refused("they are not one share from each participating neighbour")
-    opened = {share.dealer: open_share(keys, group, share) for share in delivery.shares}
+    exchange = agreeing(keys.transport_secret)
+    opened = {s.dealer: open_share(keys, group, exchange, s) for s in delivery.shares}
     held = {dealer: one for dealer, one in opened.items() if one is not None}
     complaints = tuple(dealer for dealer, one in opened.items() if one is None)
     if len(held) < group.threshold:

@@ -21,7 +21,7 @@ from anabranch.privacy.secure_aggregation.message import Message, SignedMessage
 from anabranch.privacy.secure_aggregation.messages import SealedShare
 from anabranch.privacy.secure_aggregation.primitives import (
     Verify,
-    agree,
+    agreeing,
     digest,
     encapsulate,
     verify,
@@ -161,20 +161,22 @@ def check_signature(context: RoundContext, message: SignedMessage, check: Verify
         raise bad_signature(message.sender, type(message).__name__)
 
 
-def check_usable(advert: KeyAdvert) -> None:
+def check_usable(adverts: Iterable[KeyAdvert]) -> None:
     """Refuse keys with which nobody can agree on a secret.
 
     Raises:
         AnabranchError: AB-959.
     """
-    try:
-        agree(_ANY_SECRET, advert.mask_key)
-        agree(_ANY_SECRET, advert.transport_key)
-        if advert.mask_kem or advert.transport_kem:
-            encapsulate(advert.mask_kem)
-            encapsulate(advert.transport_kem)
-    except ValueError as error:
-        raise key_list_refused(f"the keys of {advert.sender} are of small order") from error
+    exchange = agreeing(_ANY_SECRET)
+    for advert in adverts:
+        try:
+            exchange(advert.mask_key)
+            exchange(advert.transport_key)
+            if advert.mask_kem or advert.transport_kem:
+                encapsulate(advert.mask_kem)
+                encapsulate(advert.transport_kem)
+        except ValueError as error:
+            raise key_list_refused(f"the keys of {advert.sender} are unusable") from error
 
 
 def told_fits(context: RoundContext, share: SealedShare) -> bool:

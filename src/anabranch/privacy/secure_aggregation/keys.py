@@ -31,6 +31,7 @@ from anabranch.privacy.secure_aggregation.sharing import new_secret
 __all__ = [
     "Keys",
     "MaskKey",
+    "bound_seed",
     "commit_seed",
     "new_mask_root",
     "pair_seed",
@@ -156,9 +157,14 @@ def pair_seed(
     It is bound to run, round, model, plan, keys, graph and participants (through the digest of
     ``active``) and to both names.
     """
+    return bound_seed(agree(secret, public) + contribution, active, one, other)
+
+
+def bound_seed(shared: bytes, active: Active, one: str, other: str) -> bytes:
+    """``pair_seed`` from what the two share."""
     first, second = sorted((one, other))
     info = digest("pair mask", active.digest, first.encode(), second.encode())
-    return derive(agree(secret, public) + contribution, info)
+    return derive(shared, info)
 
 
 def self_seed(seed: bytes, active: Active, name: str) -> bytes:
@@ -166,16 +172,14 @@ def self_seed(seed: bytes, active: Active, name: str) -> bytes:
     return derive(seed, digest("own mask", active.digest, name.encode()))
 
 
-def transport_key(
-    secret: bytes, public: bytes, group: bytes, dealer: str, to: str, kem: bytes = b""
-) -> bytes:
+def transport_key(shared: bytes, group: bytes, dealer: str, to: str) -> bytes:
     """The key under which ``dealer`` seals shares for ``to``; one for each direction.
 
     Args:
-        kem: what the two share by ML-KEM, in a hybrid round.
+        shared: by X25519 and, in a hybrid round, ML-KEM.
     """
     info = digest("transport", group, dealer.encode(), to.encode())
-    return derive(agree(secret, public) + kem, info)
+    return derive(shared, info)
 
 
 def transport_binding(group: bytes, dealer: str, to: str, commitments: bytes) -> bytes:

@@ -16,9 +16,11 @@ __all__ = [
     "DIGEST_BYTES",
     "KEY_BYTES",
     "SIGNATURE_BYTES",
+    "Agree",
     "Entropy",
     "Verify",
     "agree",
+    "agreeing",
     "clamped",
     "decapsulate",
     "derive",
@@ -42,6 +44,9 @@ Entropy = Callable[[int], bytes]
 
 Verify = Callable[[bytes, bytes, bytes], bool]
 """Whether a public key made a signature over a content, as ``verify`` does."""
+
+Agree = Callable[[bytes], bytes]
+"""Gives what the owner of one secret key shares with the owner of a public one."""
 
 KEY_BYTES = 32
 DIGEST_BYTES = 32
@@ -105,11 +110,15 @@ def agree(secret: bytes, public: bytes) -> bytes:
     Raises:
         ValueError: ``public`` is a point of small order, which an honest party never has.
     """
+    return agreeing(secret)(public)
+
+
+def agreeing(secret: bytes) -> Agree:
+    """``agree`` with many others: loading a secret key takes as long as using it."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-    return X25519PrivateKey.from_private_bytes(secret).exchange(
-        X25519PublicKey.from_public_bytes(public)
-    )
+    exchange = X25519PrivateKey.from_private_bytes(secret).exchange
+    return lambda public: exchange(X25519PublicKey.from_public_bytes(public))
 
 
 def derive(secret: bytes, info: bytes, size: int = KEY_BYTES) -> bytes:

@@ -217,12 +217,28 @@ class SectionCodec:
     # The sum test --------------------------------------------------------------------------
 
     def _test_lanes(self, signed: Integers, contributors: int) -> None:
+        """What one client can put into each lane, times the clients."""
         if self.wraps:
             return
-        most = contributors * self.largest
-        beyond = int(np.count_nonzero(np.abs(signed) > most))
+        at = beyond = 0
+        for section, _ in self._places():
+            for most in self._most(section):
+                part = signed[at : at + section.length]
+                at += section.length
+                beyond += int(np.count_nonzero(np.abs(part) > contributors * most))
         if beyond:
             raise _refused(f"{beyond} of {signed.size} numbers are larger than any of its clients")
+
+    def _most(self, section: Section) -> list[int]:
+        """The largest integer of one client, in a lane or in each of the limbs."""
+        factor = self._factor(section) if section.name != WEIGHT else 1.0
+        term = section.bound * factor
+        limit = FoldPlan(self.folded, self.clients).limit(section)
+        whole = math.ceil(min(term, limit) / section.quantum)
+        if self._one_lane(section):
+            return [min(whole, self.largest)]
+        limb = (1 << self.limb_bits) - 1
+        return [min(limb, whole >> (self.limb_bits * place)) for place in range(self.limbs)]
 
     def _test_sums(self, total: Total) -> None:
         count = total.contributors

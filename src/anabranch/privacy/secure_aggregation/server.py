@@ -158,7 +158,7 @@ def receive_keys(
     """
     here = _expect(state, CollectingKeys, "receive_keys")
     _admit(here.context, advert, here.adverts, here.context.roster, check)
-    check_usable(advert)
+    check_usable([advert])
     return replace(here, adverts={**here.adverts, advert.sender: advert})
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from anabranch.privacy.secure_aggregation.group import Active, Group
 from anabranch.privacy.secure_aggregation.keys import (
     MaskKey,
+    bound_seed,
     commit_seed,
-    pair_seed,
     self_seed,
     told_contribution,
 )
+from anabranch.privacy.secure_aggregation.primitives import agreeing
 from anabranch.privacy.secure_aggregation.sharing import combine, lagrange_at_zero
 from anabranch.privacy.secure_aggregation.streams import Lanes, add_streams
 
@@ -102,12 +103,13 @@ def unmask(
         advert = group.adverts[name]
         if key.public() != (advert.mask_key, advert.mask_kem):
             raise UnrecoverableError(f"{name} shared another key", lied=True)
-        secret = key.secret
+        exchange = agreeing(key.secret)
         for peer in peers:
             # The peer added the stream if the dropped client comes before it: take it off.
             told = revealed.told.get((min(name, peer), max(name, peer)), b"")
             more = told_contribution(key, name, peer, told)
-            seed = pair_seed(secret, group.adverts[peer].mask_key, active, name, peer, more)
+            shared = exchange(group.adverts[peer].mask_key) + more
+            seed = bound_seed(shared, active, name, peer)
             (minus if name < peer else plus).append(seed)
     opened = total.copy()
     add_streams(opened, plus, minus, group.context.encoding.bits, threads=threads)
