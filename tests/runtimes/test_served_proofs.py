@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from served_fleets import AGREES, NAMES, PLAN, ServedFleet
 
+from anabranch.api.audit import audit
 from anabranch.client.home import ClientHome
 from anabranch.client.log import read_log
 from anabranch.client.proof import Proof, Verdict, same_history
 from anabranch.client.vault import FileKey
 from anabranch.coordinator.heads import HEAD_EVENT
 from anabranch.coordinator.store import Store
+from anabranch.errors import AnabranchError
 from anabranch.fleet.receipts import SignedHead
 
 
@@ -44,6 +46,7 @@ def waited_for_receipts(fleet: ServedFleet, count: int, seconds: float = 30.0) -
     raise AssertionError("receipts are missing")
 
 
+@pytest.mark.slow
 def test_every_client_proves_every_update_also_when_the_coordinator_is_killed(
     fleet: ServedFleet,
 ) -> None:
@@ -75,15 +78,55 @@ def test_every_client_proves_every_update_also_when_the_coordinator_is_killed(
     assert seen["north"][-1].model == hashlib.sha256(state.tobytes()).hexdigest()
 
 
-def test_the_log_of_a_client_says_what_left(fleet: ServedFleet) -> None:
+@pytest.mark.slow
+def test_an_auditor_recomputes_every_model_from_the_updates(fleet: ServedFleet) -> None:
+    kept = fleet.folder / "kept"
+    fleet.start_daemon()
+    for name in NAMES:
+        fleet.start_client(name, die=3 if name == "west" else 0)  # lost in round 3
+    fleet.until(lambda s: len(fleet.members()) == len(NAMES))
+    plan = PLAN.format(sites=fleet.sites, rounds=4, algorithm="scaffold")
+    plan = plan.replace("[rounds]", "[rounds]\ndeadline = 3.0")
+    run = fleet.submit(plan + f'keep_updates = "{kept}"\n')
+    fleet.until(lambda s: any(x.round >= 1 for x in s.runs))
+    fleet.kill_daemon()
+    fleet.start_daemon()
+    assert fleet.ended(run).state == "complete"
+    key = fleet.fleet.coordinator().public_key
+    rounds = list(audit(fleet.store, run, kept, key))
+    assert [one.round for one in rounds] == [1, 2, 3, 4]
+    assert all(one.holds for one in rounds)
+    assert [one.uploads for one in rounds] == [4, 4, 3, 3]
+    with Store.open(fleet.store) as store:
+        state = store.model(run)["server.model"]
+    assert rounds[-1].model == hashlib.sha256(state.tobytes()).hexdigest()
+    with pytest.raises(AnabranchError, match="AB-748"):
+        list(audit(fleet.store, run, kept, bytes(32)))
+    one = next(kept.iterdir())
+    one.write_bytes(one.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(AnabranchError, match=r"AB-745.*another update"):
+        list(audit(fleet.store, run, kept, key))
+    one.unlink()
+    with pytest.raises(AnabranchError, match=r"AB-745.*is not in"):
+        list(audit(fleet.store, run, kept, key))
+
+
+def test_a_run_is_proved_audited_and_logged(fleet: ServedFleet) -> None:
+    kept = fleet.folder / "kept"
     fleet.start_daemon()
     fleet.start_clients()
-    run = fleet.submit(PLAN.format(sites=fleet.sites, rounds=2, algorithm="fedavg"))
+    plan = PLAN.format(sites=fleet.sites, rounds=2, algorithm="fedavg")
+    run = fleet.submit(plan + f'keep_updates = "{kept}"\n')
     assert fleet.ended(run).state == "complete"
     waited_for_receipts(fleet, 2)
+    rounds = list(audit(fleet.store, run, kept, fleet.fleet.coordinator().public_key))
+    assert [(one.uploads, one.holds) for one in rounds] == [(4, True), (4, True)]
     for process in fleet.clients.values():
         process.kill()
         process.join()
+    proofs, _ = proved(fleet, "north")
+    counted = [proof for proof in proofs if proof.verdict is Verdict.COUNTED]
+    assert [proof.contribution.round for proof in counted] == [1, 2]
     entries = list(read_log(fleet.folder / "homes" / "north" / "log.jsonl"))
     kinds = [entry.what for entry in entries]
     assert kinds[:2] == ["enrolled", "roster"]

@@ -135,6 +135,13 @@ class Preparation:
         self._publish(runtime, equipment)
         return self._assembled(equipment, members)
 
+    def kept(self) -> Prepared | None:
+        """What an earlier preparation gathered, as `audit` needs it; None when there was none."""
+        equipment, members = self._kept()
+        if equipment is None or members is None:
+            return None
+        return self._assembled(equipment, members)
+
     def _public(self, runtime: HttpRuntime) -> Prepared:
         """A named source: both ends load it, and nobody needs to tell anything."""
         prepared = prepare(self.plan)

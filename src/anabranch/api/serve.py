@@ -35,9 +35,14 @@ from anabranch.runtimes.http.server.fleet_server import FleetServer
 from anabranch.runtimes.http.server.listening import Tls
 from anabranch.runtimes.http.status import ClientSeen, FleetStatus, RunStatus
 
-__all__ = ["Daemon", "ServeOptions"]
+__all__ = ["Daemon", "ServeOptions", "run_folder"]
 
 SERVED: Final = "served"
+
+
+def run_folder(store: Path, run_id: str) -> Path:
+    """Where a daemon keeps what the clients of a run told."""
+    return Path(store) / SERVED / "runs" / run_id
 
 
 def _silent(run: str, event: Event) -> None:
@@ -141,7 +146,7 @@ class Daemon:
                 raise _draining()
             with Store.open(self._options.store) as store:
                 run_id = store.create_run(_record(plan, names))
-            folder = self._folder / "runs" / run_id
+            folder = run_folder(self._options.store, run_id)
             with explained(folder, "beginning a run"):
                 make_directory(folder, "served")
                 write_durably(folder / "clients", "\n".join(names).encode(), "served")
@@ -217,7 +222,7 @@ class Daemon:
             names=names,
             server=self.server,
             store=Path(self._options.store),
-            folder=self._folder / "runs" / run_id,
+            folder=run_folder(self._options.store, run_id),
             listener=self._listener,
             patience=self._options.patience,
         )
@@ -229,7 +234,7 @@ class Daemon:
         with Store.open(self._options.store) as store:
             records = [run for run in store.runs() if run.status == "running"]
         for record in sorted(records, key=lambda record: record.created):
-            clients = self._folder / "runs" / record.id / "clients"
+            clients = run_folder(self._options.store, record.id) / "clients"
             if clients.exists():
                 names = tuple(clients.read_text("utf-8").split("\n"))
                 self._start(record.id, Plan.model_validate(record.plan), names)

@@ -11,6 +11,7 @@ from pathlib import Path
 from anabranch.api.conduct import conduct
 from anabranch.api.prepare import Prepared
 from anabranch.api.preparing import Preparation
+from anabranch.coordinator.archive import UpdateArchive
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted, RunEnded, RunStarted
 from anabranch.coordinator.store import Store
 from anabranch.errors import AnabranchError
@@ -133,6 +134,8 @@ class ServedRun:
         assert self._runtime is not None
         own = InlineRuntime(prepared.simulant(None))
         self._runtime.ready(prepared.program.broadcast_sections, own)
+        if (kept := prepared.plan.runtime.keep_updates) is not None:
+            self._runtime.archive = UpdateArchive(Path(kept))
         self._state = "running"
         return self._runtime
 

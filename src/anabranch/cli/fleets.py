@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anabranch.cli.options import AsJson, Changes, PlanFile
-from anabranch.cli.output import print_json, print_table, say, write_text
+from anabranch.cli.options import AsJson, Changes, PlanFile, RunName, StoreFolder
+from anabranch.cli.output import (
+    chosen_run,
+    opened_store,
+    print_json,
+    print_table,
+    say,
+    write_text,
+)
 from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
     from anabranch.fleet.folder import FleetFolder
     from anabranch.fleet.roster import Role
 
-__all__ = ["enrol_app", "kit", "pki", "roster_app"]
+__all__ = ["audit", "enrol_app", "kit", "pki", "roster_app"]
 
 roster_app = typer.Typer(no_args_is_help=True, help="Who may take part: the signed list.")
 enrol_app = typer.Typer(no_args_is_help=True, help="One-time tokens for new clients.")
@@ -328,6 +335,41 @@ def kit(
     _write(output, make_kit(loaded, content))
     say(f"{output}: contract {loaded.contract_digest}")
     say(f"Coordinator key, to compare by another channel: {content.coordinator.fingerprint}")
+
+
+def audit(
+    run: RunName,
+    updates: Annotated[
+        Path, typer.Option("--updates", metavar="DIR", help="What runtime.keep_updates named.")
+    ],
+    fleet: Annotated[Path, typer.Option("--fleet", metavar="FLEET", help="Folder of the fleet.")],
+    store: StoreFolder = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Compute a served run again from the updates that were kept, and compare every model.
+
+    The heads of its rounds must be one chain that the coordinator signed, and each model the one
+    that follows from the updates of its round, bit for bit.
+    """
+    from anabranch.api.audit import audit as recompute
+
+    key = _folder(fleet).coordinator(_passphrase(passphrase_file)).public_key
+    with opened_store(store) as opened:
+        run_id, folder = chosen_run(opened, run), opened.path
+    found = list(recompute(folder, run_id, updates, key))
+    rows = [
+        (str(one.round), str(one.uploads), "holds" if one.holds else "DIFFERS", one.model)
+        for one in found
+    ]
+    print_table(("round", "updates", "model", "sha256 of what follows"), rows, title=run_id)
+    wrong = [str(one.round) for one in found if not one.holds]
+    if wrong:
+        raise AnabranchError(
+            "AB-748",
+            f"the models of rounds {', '.join(wrong[:5])} do not follow from their updates.",
+            fix="compare software versions and threads with those of the run; then ask its "
+            "operator.",
+        )
 
 
 def _folder(path: Path) -> FleetFolder:

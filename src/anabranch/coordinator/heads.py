@@ -21,7 +21,7 @@ from anabranch.coordinator.store import Arrays, Json, RoundRecord, StoredEvent
 from anabranch.errors import AnabranchError
 from anabranch.fleet.receipts import FIRST_HEAD, Head, Leaf, Receipt, RoundTree, SignedHead
 
-__all__ = ["HEAD_EVENT", "RunHeads", "model_digest"]
+__all__ = ["HEAD_EVENT", "RunHeads", "model_digest", "read_head"]
 
 HEAD_EVENT: Final = "head"
 """Kind of the event that holds a head."""
@@ -69,7 +69,7 @@ class RunHeads:
         """
         self._read = read
         for event in read(None):
-            self._show(*_of_event(event))
+            self._show(*read_head(event))
 
     def settled(self, task: str, uploads: Mapping[str, str]) -> None:
         """Updates that the round being made has merged.
@@ -123,7 +123,7 @@ class RunHeads:
             stored = self._read(number)
             if not stored:
                 return None
-            signed, tree = _of_event(stored[0])
+            signed, tree = read_head(stored[0])
         receipt = tree.receipt(client, task, signed)
         return (receipt, tree) if receipt is not None else None
 
@@ -155,7 +155,12 @@ def _event(signed: SignedHead, tree: RoundTree) -> StoredEvent:
     return StoredEvent(HEAD_EVENT, text, details=details)
 
 
-def _of_event(event: StoredEvent) -> tuple[SignedHead, RoundTree]:
+def read_head(event: StoredEvent) -> tuple[SignedHead, RoundTree]:
+    """The head of a round and the uploads under it, as the store keeps them.
+
+    Raises:
+        AnabranchError: AB-748 the event is damaged.
+    """
     try:
         signed = SignedHead.model_validate_json(str(event.details["signed"]))
         leaves = event.details["leaves"]

@@ -29,6 +29,9 @@ class RuntimePlan(Value):
     PyTorch (logistic, linear, mlp). "auto" takes the fastest one that computes the same."""
     store: str | None = Field(default=None, min_length=1)
     """Folder of the run store. Left out: the folder ``runs`` where the command was started."""
+    keep_updates: str | None = Field(default=None, min_length=1)
+    """Folder where a served run keeps every accepted update, for `anabranch audit`. Who can read
+    it can read what single clients sent. Left out: updates are deleted once they are merged."""
     commit_seconds: float = Field(default=1.0, ge=0, le=60, json_schema_extra={"unit": "seconds"})
     """Rounds of a simulation that end within this time are committed together; a crash loses at
     most these, and they are computed again to the same bits. 0 commits every round."""
