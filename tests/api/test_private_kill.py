@@ -96,6 +96,12 @@ def killed_at(work: Prepared, folder: Path, point: str, nth: int) -> None:
     assert end.secrets == 0, point
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a run imports, once here and not in every child."""
+    go(prepared("ftrl"), tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize(
     "point",
     [
