@@ -1,0 +1,264 @@
+"""Conformance vectors of the protocol, and a player of exchanges for any client library.
+
+``docs/conformance.json`` has two parts. ``values`` are inputs and outputs of everything that both
+ends must compute alike: canonical JSON, signatures, statements, session claims, fingerprints,
+tokens, digests, containers. ``exchanges`` are requests with the answers that a server of the
+protocol gives, one after the other; what the server chooses is captured (``"capture"``) and used in
+later requests as ``{name}``. A server that is written in another language passes when it gives
+these answers for a run with one task for client ``c0``; a client when it computes these values.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from anabranch.canonical import canonical_bytes
+from anabranch.client.task import Fate, TaskKind
+from anabranch.fleet.enrolment import Token, apply, token_text
+from anabranch.fleet.identity import Identity
+from anabranch.runtimes.http.messages import (
+    Receipt,
+    Session,
+    TaskFate,
+    TaskOffer,
+    content_digest,
+)
+from anabranch.runtimes.http.statements import SESSION, Signer, session_claim, statement
+from anabranch.updates.container import joined, parts_of
+
+__all__ = ["Json", "Sent", "play", "vectors"]
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+_CLIENT = Identity.from_secret(bytes(range(32)))
+_COORDINATOR = Identity.from_secret(bytes(range(32, 64)))
+_DELTA = np.array([0.5, -1.0, 2.0], np.float32)
+
+
+def vectors() -> dict[str, Json]:
+    """Everything in ``docs/conformance.json``."""
+    return {"protocol": 1, "values": _values(), "exchanges": _exchanges()}
+
+
+def _values() -> dict[str, Json]:
+    documents: list[Json] = [{}, {"b": [1, True, None], "a": "ä\n"}, {"n": 2**53 - 1, "s": '"\\'}]
+    token = Token(
+        url="https://coordinator.example:8443",
+        coordinator=_COORDINATOR.fingerprint,
+        secret="00112233445566778899aabbccddeeff",
+        name="north",
+    )
+    application = apply(token, _CLIENT)
+    claim = session_claim("north", "11" * 32, "22" * 32, _COORDINATOR.public_key.hex())
+    container = joined(parts_of({"delta": _DELTA, "weight": np.array([8.0])}))
+    return {
+        "canonical_json": [
+            {"document": document, "text": _canonical(document)} for document in documents
+        ],
+        "keys": {
+            "client_secret": _CLIENT.secret.hex(),
+            "client_public": _CLIENT.public_key.hex(),
+            "coordinator_secret": _COORDINATOR.secret.hex(),
+            "coordinator_public": _COORDINATOR.public_key.hex(),
+            "coordinator_fingerprint": _COORDINATOR.fingerprint,
+        },
+        "token": {
+            "secret": token.secret,
+            "text": token_text(token),
+            "id": token.id,
+            "application": application.model_dump(mode="json"),
+        },
+        "session": {
+            "claim": claim.decode(),
+            "signature": _CLIENT.sign(SESSION, claim).hex(),
+        },
+        "statements": _statements(),
+        "content_digest": {"bytes_hex": b"anabranch".hex(), "header": content_digest(b"anabranch")},
+        "container": {
+            "delta": [0.5, -1.0, 2.0],
+            "weight": 8.0,
+            "bytes_hex": container.hex(),
+            "sha256": hashlib.sha256(container).hexdigest(),
+        },
+    }
+
+
+def _canonical(document: Json) -> str:
+    return canonical_bytes(document).decode()  # type: ignore[arg-type]  # no fractions among them
+
+
+def _statements() -> list[Json]:
+    signer = Signer(_COORDINATOR)
+    offer = TaskOffer(
+        task="5f" * 16,
+        kind=TaskKind.TRAIN,
+        round=7,
+        draw=7,
+        fraction="0.5",
+        broadcast="9b" * 32,
+        bytes=41234,
+        run="heart-1",
+        contract="1f" * 32,
+        equipment="77" * 32,
+        milliseconds=3599000,
+    )
+    messages = (
+        (offer, ""),
+        (TaskFate(task="5f" * 16, fate=Fate.MERGED), ""),
+        (Receipt(repeated=False, sha256="ab" * 32), "5f" * 16),
+        (Session(token="cd" * 32, milliseconds=900000, signature=""), "22" * 32),
+    )
+    return [
+        {
+            "message": type(message).__name__,
+            "about": about,
+            "client": "north",
+            "statement": statement(message, "north", about).decode(),
+            "signature": signer.signed(message, "north", about).signature,
+        }
+        for message, about in messages
+    ]
+
+
+def _exchanges() -> list[Json]:
+    """Requests to a server without a roster whose run has one open task for ``c0``."""
+    good = joined(parts_of({"delta": _DELTA, "weight": np.array([8.0])}))
+    other = joined(parts_of({"delta": _DELTA + 1, "weight": np.array([8.0])}))
+    body, digest = base64.b64encode(good).decode(), content_digest(good)
+    update = "/v1/tasks/{task}/update?client=c0"
+    begun = json.dumps({"sha256": hashlib.sha256(good).hexdigest(), "length": len(good)})
+    part = {"method": "PATCH", "path": "/v1/uploads/{upload}?client=c0"}
+
+    def step(method: str, path: str, status: int, **more: Json) -> Json:
+        return {"method": method, "path": path, "status": status, **more}
+
+    def part_step(status: int, offset: str, start: int, end: int, **more: Json) -> Json:
+        content = base64.b64encode(good[start:end]).decode()
+        headers: Json = {"Upload-Offset": offset}
+        return {**part, "status": status, "headers": headers, "body_base64": content, **more}
+
+    return [
+        step("GET", "/hello", 200, answer={"protocols": [1, 1], "identities": False}),
+        step("GET", "/v1/tasks?client=nobody&wait=0", 404, answer={"code": "AB-712"}),
+        step("GET", "/v1/tasks?client=c0&wait=soon", 400, answer={"code": "AB-717"}),
+        step("GET", "/v2/tasks?client=c0", 404, answer={"code": "AB-717"}),
+        step(
+            "GET",
+            "/v1/tasks?client=c0&wait=5",
+            200,
+            answer={"fates": [], "closed": False, "again": 0},
+            capture={"task": ["task", "task"], "broadcast": ["task", "broadcast"]},
+        ),
+        step("GET", "/v1/blobs/{broadcast}", 200, names_its_sha256=True),
+        step("GET", "/v1/blobs/{broadcast}", 206, headers={"Range": "bytes=0-7"}, length=8),
+        step("GET", "/v1/blobs/{broadcast}", 416, headers={"Range": "bytes=99999999-"}),
+        step("GET", "/v1/blobs/{broadcast}", 304, headers={"If-None-Match": '"{broadcast}"'}),
+        step("GET", "/v1/blobs/" + "0" * 64, 410, answer={"code": "AB-713"}),
+        step("PUT", update, 400, body_base64=body, answer={"code": "AB-714"}),
+        step(
+            "PUT",
+            update,
+            400,
+            body_base64=body,
+            headers={"Content-Digest": content_digest(b"")},
+            answer={"code": "AB-714"},
+        ),
+        step("POST", "/v1/tasks/{task}/uploads?client=c0", 400, answer={"code": "AB-717"}),
+        step(
+            "POST",
+            "/v1/tasks/{task}/uploads?client=c0",
+            201,
+            body=begun,
+            answer={"offset": 0, "length": len(good)},
+            capture={"upload": ["upload"]},
+        ),
+        part_step(409, "40", 40, 80, answer={"code": "AB-754"}),
+        part_step(200, "0", 0, 50, answer={"offset": 50}),
+        part_step(200, "20", 20, 70, answer={"offset": 70}),
+        step("GET", "/v1/uploads/{upload}?client=c0", 200, answer={"offset": 70}),
+        step("GET", "/v1/uploads/" + "0" * 32 + "?client=c0", 404, answer={"code": "AB-752"}),
+        part_step(200, "70", 70, len(good), answer={"repeated": False}),
+        step(
+            "PUT",
+            update,
+            200,
+            body_base64=body,
+            headers={"Content-Digest": digest},
+            answer={"repeated": True, "sha256": hashlib.sha256(good).hexdigest()},
+        ),
+        step(
+            "PUT",
+            update,
+            409,
+            body_base64=base64.b64encode(other).decode(),
+            headers={"Content-Digest": content_digest(other)},
+            answer={"code": "AB-716"},
+        ),
+        step("GET", "/v1/tasks?client=c0&wait=0", 200, answer={"task": None}),
+        step("DELETE", "/v1/tasks?client=c0", 405, answer={"code": "AB-717"}),
+    ]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a server answered.
+
+    Attributes:
+        status: of HTTP.
+        content: the body.
+    """
+
+    status: int
+    content: bytes
+
+
+Send: TypeAlias = Callable[[str, str, Mapping[str, str], bytes], Sent]
+
+
+def play(path: Path, send: Send) -> int:
+    """Play every exchange of a file; returns how many.
+
+    Args:
+        path: of ``conformance.json``.
+        send: sends method, path, headers and body.
+
+    Raises:
+        AssertionError: an answer differs.
+    """
+    exchanges = json.loads(path.read_text("utf-8"))["exchanges"]
+    known: dict[str, str] = {}
+
+    def filled(text: str) -> str:
+        for name, value in known.items():
+            text = text.replace("{" + name + "}", value)
+        return text
+
+    for number, step in enumerate(exchanges):
+        place = filled(step["path"])
+        headers = {name: filled(value) for name, value in step.get("headers", {}).items()}
+        body = base64.b64decode(step.get("body_base64", "")) or step.get("body", "").encode()
+        got = send(step["method"], place, headers, body)
+        told = f"exchange {number} ({step['method']} {place}): {got.status} {got.content[:300]!r}"
+        assert got.status == step["status"], told
+        if step.get("names_its_sha256"):
+            assert hashlib.sha256(got.content).hexdigest() in place, told
+        if "length" in step:
+            assert len(got.content) == step["length"], told
+        if "answer" in step or "capture" in step:
+            answer = json.loads(got.content)
+            for key, value in step.get("answer", {}).items():
+                assert answer[key] == value, told
+            for name, keys in step.get("capture", {}).items():
+                value = answer
+                for key in keys:
+                    value = value[key]
+                known[name] = value
+    return len(exchanges)
