@@ -8,6 +8,7 @@ of the radio before, its tail after).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 
 import numpy as np
@@ -128,9 +129,15 @@ def network_column(field: str, codes: NDArray[np.int16]) -> Column:
     >>> float(network_column("up", np.array([NETWORK_NAMES.index("3g")], np.int16))[0])
     125000.0
     """
+    return np.asarray(_values(field)[codes])
+
+
+@cache
+def _values(field: str) -> Column:
+    """The numbers of all networks, in the order of their codes."""
     factor = {"down": _MEGABIT, "up": _MEGABIT}.get(field, 1.0)
     if field in ("joules_down", "joules_up"):
         factor = 1.0 / _MEGABYTE
     held = [getattr(network, field) for network in NETWORKS.values()]
     values = [float(entry.value if isinstance(entry, Prior) else entry) for entry in held]
-    return np.asarray(np.array(values)[codes] * factor)
+    return np.array(values) * factor

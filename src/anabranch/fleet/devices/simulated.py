@@ -110,6 +110,10 @@ class Ended:
     reported: Column
     spent: Column
 
+    def take(self, index: Rows) -> Ended:
+        """Some of the rows."""
+        return Ended(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
 
 @dataclass
 class SimulatedFleet:

@@ -47,6 +47,10 @@ def broadcast_bytes(work: Work) -> NDArray[np.float64]:
     return np.array([work.bytes_to(client) for client in work.clients], np.float64)
 
 
+def _size(payload: Payload | None) -> float:
+    return _FAILURE_BYTES if payload is None else float(len(payload.content))
+
+
 @dataclass
 class _Group:
     """One piece of work on the devices: tasks are rows of ``begun``.
@@ -58,7 +62,7 @@ class _Group:
         order: rows by the time at which training ends; those that never end are left out.
         executed: rows of ``order`` that the inner runtime has answered.
         answers: payload and outcome of each executed row that is still on its way.
-        ended: of rows whose upload is under way.
+        ended: how the executed rows go on.
         open: rows without an outcome.
     """
 
@@ -215,10 +219,7 @@ class DeviceRuntime:
         """Training has ended: the answer is known, and with its size the time of the upload."""
         if row not in group.answers:
             self._execute(group)
-        payload, _ = group.answers[row]
-        size = _FAILURE_BYTES if payload is None else float(len(payload.content))
-        ended = self._fleet.finish(group.begun.take(np.array([row])), np.array([size]))
-        group.ended[row] = ended
+        ended = group.ended[row]
         serial = np.array([group.first + row])
         latest = group.begun.asked[[row]] + self._fleet.settings.task_seconds
         self._agenda.add(ended.ended, _DONE, serial)
@@ -238,6 +239,9 @@ class DeviceRuntime:
                 elif isinstance(event, Outcome) and event.client in number:
                     row = number.pop(event.client)
                     group.answers[row] = (payloads.get(event.client), event)
+        sizes = np.array([_size(group.answers[row][0]) for row in rows])
+        ended = self._fleet.finish(group.begun.take(np.array(rows)), sizes)
+        group.ended |= {row: ended.take(np.array([place])) for place, row in enumerate(rows)}
 
     def _arrive(self, group: _Group, row: int, *, lost: bool) -> list[RuntimeEvent]:
         """The answer has arrived, or the client has not been heard of for too long."""
