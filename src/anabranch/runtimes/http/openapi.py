@@ -145,7 +145,7 @@ _OPERATIONS: Final = (
         query=("after", "task"),
     ),
 )
-_PROBLEMS: Final = (400, 401, 403, 404, 409, 410, 413, 429, 503, 507)
+_PROBLEMS: Final = (400, 401, 403, 404, 409, 410, 413, 503, 507)
 
 
 def openapi() -> dict[str, Json]:

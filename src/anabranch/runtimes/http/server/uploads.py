@@ -80,16 +80,17 @@ class Uploads:
     def begin(self, task: str, client: str, digest: str, length: int) -> Upload:
         """The upload of these bytes: a new one, or what is there of an earlier attempt.
 
+        A client has a few unfinished uploads at most: the one that it left longest ago goes.
+
         Raises:
-            AnabranchError: AB-753 the client has too many unfinished uploads, AB-6xx the disk.
+            AnabranchError: AB-6xx from the disk.
         """
         text = f"{task}\0{client}\0{digest}\0{length}".encode()
         name = hashlib.sha256(text).hexdigest()[:32]
         upload = self._open.get(name)
         if upload is None:
             self._collect()
-            if sum(other.client == client for other in self._open.values()) >= self._limits.uploads:
-                raise _too_many(self._limits.uploads)
+            self._make_room(client)
             upload = Upload(name, task, client, digest, length, self._directory / name)
             with explained(upload.path, "opening an upload"):
                 _resume(upload)
@@ -181,6 +182,14 @@ class Uploads:
         for upload in [u for u in self._open.values() if (u.task, u.client) == (task, client)]:
             self.drop(upload)
 
+    def _make_room(self, client: str) -> None:
+        own = sorted(
+            (upload for upload in self._open.values() if upload.client == client),
+            key=lambda upload: upload.touched,
+        )
+        for upload in own[: len(own) - self._limits.uploads + 1]:
+            self.drop(upload)
+
     def _collect(self) -> None:
         """Drop what nobody has gone on with for a long time, also of earlier processes."""
         oldest = self._clock() - self._limits.upload_seconds
@@ -235,12 +244,4 @@ def _gap(offset: int) -> AnabranchError:
         f"the upload goes on at byte {offset}, and this part does not begin there.",
         fix="ask where the upload stands (HEAD), and go on from there.",
         kept="The bytes before are kept.",
-    )
-
-
-def _too_many(limit: int) -> AnabranchError:
-    return AnabranchError(
-        "AB-753",
-        f"this client has {limit} unfinished uploads.",
-        fix="finish them, or wait until they expire.",
     )

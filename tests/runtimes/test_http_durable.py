@@ -1,0 +1,264 @@
+"""What survives: answers, fates and half an upload, when the server is gone and comes back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from anabranch.aggregation.fold import FoldPlan
+from anabranch.client.task import TaskKind
+from anabranch.coordinator.runtime import Fate, Outcome, Payload, Work
+from anabranch.errors import AnabranchError
+from anabranch.runtimes.http import FleetServer, HttpLimits, HttpRuntime, JoinOptions
+from anabranch.runtimes.http.client.line import Line
+from anabranch.runtimes.http.client.transfer import Traffic, download, upload
+from anabranch.runtimes.http.messages import content_digest
+from anabranch.runtimes.http.server.desk import RunFacts
+from anabranch.updates.container import joined, parts_of
+from anabranch.updates.sections import WEIGHT, Section, Sections, Update
+from anabranch.updates.wire import pack, unpack
+
+DIM = 400_000
+SECTIONS = Sections((Section.vector("delta", DIM), Section.count(WEIGHT)))
+MODEL = Sections((Section.vector("model", DIM),))
+TASK = "5a" * 16
+LIMITS = HttpLimits(poll_seconds=2.0, farewell_seconds=0.0)
+
+Start = Callable[[], HttpRuntime]
+
+
+def work(clients: tuple[int, ...] = (0, 1), task: str = TASK, round_: int = 1) -> Work:
+    broadcast = {"model": np.arange(DIM, dtype=np.float32)}
+    return Work(TaskKind.TRAIN, round_, clients, broadcast, FoldPlan(SECTIONS, 2), task=task)
+
+
+def answer(seed: int = 0) -> bytes:
+    delta = np.random.default_rng(seed).normal(size=DIM).astype(np.float32)
+    return pack(Update({"delta": delta}, {WEIGHT: 2.0}), SECTIONS)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the server of one folder; the one before is closed, as a kill would leave it."""
+    open_: list[HttpRuntime] = []
+
+    def started() -> HttpRuntime:
+        for runtime in open_:
+            runtime.server.close()
+        server = FleetServer(directory=tmp_path / "spool", limits=LIMITS)
+        runtime = HttpRuntime(("a", "b"), MODEL, server=server, facts=RunFacts("run", ("a", "b")))
+        open_.append(runtime)
+        return runtime
+
+    yield started
+    for runtime in open_:
+        runtime.server.close()
+
+
+def line(runtime: HttpRuntime, name: str = "a", port: int | None = None) -> Line:
+    return Line(runtime.url, name, JoinOptions(wait=1.0, timeout=5.0, patience=5.0))
+
+
+def test_an_acknowledged_answer_is_not_asked_again_after_a_restart(start: Start) -> None:
+    runtime, content = start(), answer()
+    runtime.submit(work())
+    assert line(runtime).contact([]).task is not None
+    assert not upload(line(runtime), TASK, (content,)).repeated
+    assert upload(line(runtime), TASK, (content,)).repeated
+    runtime = start()
+    runtime.submit(work())
+    events = runtime.poll(0.0)
+    assert [type(event) for event in events] == [Payload, Outcome]
+    payload, outcome = events
+    assert isinstance(payload, Payload)
+    assert isinstance(outcome, Outcome)
+    assert unpack(payload.content, SECTIONS, "a").scalars == {WEIGHT: 2.0}
+    assert bytes(payload.content) == content
+    assert (outcome.client, outcome.fate, outcome.task) == (0, Fate.MERGED, TASK)
+    assert line(runtime).contact([]).task is None
+    assert line(runtime, "b").contact([]).task is not None
+
+
+def test_an_upload_goes_on_where_it_was_when_the_server_went(start: Start) -> None:
+    runtime, content = start(), answer()
+    runtime.submit(work())
+    asked = {"sha256": hashlib.sha256(content).hexdigest(), "length": len(content)}
+    half = len(content) // 2
+    with httpx.Client(base_url=f"{runtime.url}/v1", params={"client": "a"}) as http:
+        begun = http.post(f"/tasks/{TASK}/uploads", json=asked).json()
+        sent = http.patch(
+            f"/uploads/{begun['upload']}", content=content[:half], headers={"Upload-Offset": "0"}
+        )
+        assert sent.json()["offset"] == half
+    runtime = start()
+    runtime.submit(work())
+    traffic = Traffic()
+    assert not upload(line(runtime), TASK, (content,), traffic).repeated
+    assert traffic.up == len(content) - half
+    payload = runtime.poll(2.0)[0]
+    assert isinstance(payload, Payload)
+    assert bytes(payload.content) == content
+
+
+def test_fates_are_told_exactly_when_their_round_was_committed(start: Start) -> None:
+    for round_, committed in ((1, True), (2, False)):
+        task = f"{round_:032x}"
+        runtime = start()
+        runtime.recover(round_ - 1)
+        states = runtime.two_phase()
+        runtime.submit(work((0,), task, round_))
+        told = line(runtime).contact([])
+        assert told.task is not None
+        assert [f.fate for f in told.fates] == ([] if round_ == 1 else [Fate.MERGED])
+        upload(line(runtime), task, (answer(round_),))
+        runtime.poll(1.0)
+        runtime.settle(task, {0: Fate.MERGED})
+        states.sync()  # and then the coordinator is gone, before or after the store's commit
+        runtime = start()
+        runtime.recover(round_ if committed else round_ - 1)
+        unsure = line(runtime).contact([], [task])
+        wanted = {f"{1:032x}"} | ({task} if committed else set())
+        assert {fate.task for fate in unsure.fates} == wanted
+        assert all(fate.fate is Fate.MERGED for fate in unsure.fates)
+    runtime.submit(work((0,), task, 2))  # the round is done again: the answer is in the spool
+    assert [type(event) for event in runtime.poll(1.0)] == [Payload, Outcome]
+
+
+def test_a_task_that_nobody_knows_was_too_late_once_the_run_goes_on(start: Start) -> None:
+    runtime = start()
+    runtime.recover(0)
+    lost = "ee" * 16
+    assert line(runtime).contact([], [lost]).fates == ()  # it may still be given out again
+    runtime.submit(work((1,)))
+    runtime.poll(0.0)
+    told = line(runtime).contact([], [lost]).fates
+    assert [(fate.task, fate.fate) for fate in told] == [(lost, Fate.TOO_LATE)]
+
+
+def test_a_fate_is_told_until_it_was_heard_also_over_restarts(start: Start) -> None:
+    runtime = start()
+    runtime.submit(work((0,)))
+    line(runtime).contact([])
+    runtime.abandon(TASK)
+    runtime.settle(TASK, {0: Fate.TOO_LATE})
+    assert [fate.task for fate in line(runtime).contact([]).fates] == [TASK]
+    runtime.server.counter.spool.flush()
+    runtime = start()
+    runtime.recover(1)
+    assert [fate.task for fate in line(runtime).contact([]).fates] == [TASK]
+    assert line(runtime).contact([TASK]).fates == ()
+    runtime.server.counter.spool.flush()
+    runtime = start()
+    runtime.recover(1)
+    assert line(runtime).contact([]).fates == ()
+
+
+def test_merged_answers_leave_the_disk_with_the_commit(start: Start, tmp_path: Path) -> None:
+    runtime = start()
+    states = runtime.two_phase()
+    runtime.submit(work((0,)))
+    line(runtime).contact([])
+    upload(line(runtime), TASK, (answer(),))
+    runtime.poll(1.0)
+    files = tmp_path / "spool" / "answers"
+    assert len(list(files.iterdir())) == 1
+    runtime.settle(TASK, {0: Fate.MERGED})
+    states.sync()
+    assert len(list(files.iterdir())) == 1
+    states.committed()
+    runtime.server.counter.spool.flush()
+    assert list(files.iterdir()) == []
+    assert upload(line(runtime), TASK, (answer(),)).repeated  # its digest is still known
+    with pytest.raises(AnabranchError, match="AB-716"):
+        upload(line(runtime), TASK, (answer(1),))
+
+
+def test_an_upload_with_a_wrong_checksum_is_dropped_whole(start: Start) -> None:
+    runtime, content = start(), answer()
+    runtime.submit(work())
+    asked = {"sha256": "0" * 64, "length": len(content)}
+    with httpx.Client(base_url=f"{runtime.url}/v1", params={"client": "a"}) as http:
+        begun = http.post(f"/tasks/{TASK}/uploads", json=asked).json()
+        path, at = f"/uploads/{begun['upload']}", {"Upload-Offset": "0"}
+        wrong = http.patch(path, content=content, headers=at)
+        assert (wrong.status_code, wrong.json()["code"]) == (400, "AB-714")
+        assert http.get(path).json()["code"] == "AB-752"
+        begun = {}
+        for more in range(LIMITS.uploads + 1):  # the oldest one goes
+            asked["length"] = len(content) - more
+            begun[more] = http.post(f"/tasks/{TASK}/uploads", json=asked).json()["upload"]
+        kept = [http.get(f"/uploads/{upload}").status_code for upload in begun.values()]
+        assert kept == [404, *[200] * LIMITS.uploads]
+    assert not upload(line(runtime), TASK, (content,)).repeated
+
+
+def test_a_part_longer_than_announced_is_refused(start: Start) -> None:
+    runtime, content = start(), answer()
+    runtime.submit(work())
+    asked = {"sha256": "0" * 64, "length": 10}
+    with httpx.Client(base_url=f"{runtime.url}/v1", params={"client": "a"}) as http:
+        begun = http.post(f"/tasks/{TASK}/uploads", json=asked).json()
+        path, at = f"/uploads/{begun['upload']}", {"Upload-Offset": "0"}
+        longer = http.patch(path, content=content, headers=at)
+        assert (longer.status_code, longer.json()["code"]) == (413, "AB-715")
+        for offset in ("-1", "x", "", "9" * 16):
+            bad = http.patch(path, content=b"", headers={"Upload-Offset": offset})
+            assert bad.json()["code"] == "AB-717"
+
+
+def test_large_messages_are_streamed_and_equal(start: Start) -> None:
+    runtime, content = start(), answer()
+    runtime.submit(work())
+    offer = line(runtime).contact([]).task
+    assert offer is not None
+    got = download(line(runtime), offer.broadcast, offer.bytes)
+    assert bytes(got) == joined(parts_of({"model": np.arange(DIM, dtype=np.float32)}))
+    headers = {"Content-Digest": content_digest(content)}
+    url = f"{runtime.url}/v1/tasks/{TASK}/update?client=b"
+    assert httpx.put(url, content=content, headers=headers).json()["repeated"] is False
+
+
+class Broken(httpx.BaseTransport):
+    """Breaks off after a few bytes of a download, until what is left is short."""
+
+    def __init__(self, content: bytes, step: int) -> None:
+        self.content, self.step = content, step
+        self.asked: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        asked = request.headers.get("range", "")
+        self.asked.append(asked)
+        start = int(asked.removeprefix("bytes=").removesuffix("-") or 0)
+        piece = self.content[start : start + self.step]
+        whole = start + self.step >= len(self.content)
+
+        def stream() -> Iterator[bytes]:
+            yield piece
+            if not whole:
+                raise httpx.ReadError("cut")
+
+        return httpx.Response(206 if asked else 200, content=stream())
+
+
+def test_a_download_goes_on_behind_the_bytes_that_came() -> None:
+    content = bytes(range(256)) * 40
+    digest = hashlib.sha256(content).hexdigest()
+    cut = line_with(Broken(content, 3000))
+    traffic = Traffic()
+    assert bytes(download(cut, digest, len(content), traffic)) == content
+    assert traffic.down == len(content)
+    with pytest.raises(AnabranchError, match="AB-714"):
+        download(line_with(Broken(content[::-1], 1 << 20)), digest, len(content))
+    with pytest.raises(AnabranchError, match="AB-714"):
+        download(line_with(Broken(content, 1 << 20)), digest, len(content) - 1)
+
+
+def line_with(transport: Broken) -> Line:
+    made = Line("http://127.0.0.1:1", "a", JoinOptions(patience=5.0))
+    made.http = httpx.Client(base_url="http://127.0.0.1:1", transport=transport)
+    return made
