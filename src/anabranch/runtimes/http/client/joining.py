@@ -32,7 +32,7 @@ __all__ = ["Attendance", "ClientData", "Workplace", "join"]
 
 _OF_THE_LINE: Final = frozenset(
     {GONE, "AB-710", "AB-712", "AB-718", "AB-719", "AB-721", "AB-731", "AB-737", "AB-738"}
-    | {"AB-747", "AB-748", "AB-749", "AB-756", "AB-757", "AB-759"}
+    | {"AB-747", "AB-748", "AB-749", "AB-756", "AB-757", "AB-740", "AB-741"}
 )
 """Errors of this client and its line, not of a task: they are not reported but raised."""
 
@@ -197,7 +197,7 @@ def join(
         AnabranchError: AB-712 the federation has no such client, AB-718 the coordinator was not
             reached for longer than the patience, AB-719 it does not speak this protocol, AB-721
             the memory is another program's, AB-756 not admitted, AB-757 not the pinned
-            coordinator, AB-759 its certificate, AB-6xx the disk.
+            coordinator, AB-740 or AB-741 its certificate, AB-6xx the disk.
     """
     options = options or JoinOptions()
     line = Line(url, name, options, credentials, route)

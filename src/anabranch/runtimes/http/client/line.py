@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -260,19 +259,14 @@ def trouble_of(error: httpx.TransportError) -> str:
     """What went wrong on the way, in words; raises at once where repeating cannot help.
 
     Raises:
-        AnabranchError: AB-759 the certificate is not acceptable.
+        AnabranchError: AB-740 the certificate is not the right one, AB-741 it has expired, or this
+            machine's clock is wrong.
     """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            raise AnabranchError(
-                "AB-759",
-                f"the coordinator's certificate is not acceptable: {cause.verify_message}.",
-                fix="check the address and this machine's clock; give the authority that signed "
-                "the certificate (--ca), or ask the operator to renew it.",
-                kept="Nothing was sent.",
-            ) from error
-        cause = cause.__cause__ or cause.__context__
+    from anabranch.fleet.pki import certificate_problem
+
+    problem = certificate_problem(error, error.request.url.host)
+    if problem is not None:
+        raise problem from error
     return type(error).__name__
 
 

@@ -34,8 +34,11 @@ class Tls:
         """TLS 1.2 and later.
 
         Raises:
-            AnabranchError: AB-750 the files cannot be read or do not belong together.
+            AnabranchError: AB-750 the files cannot be read or do not belong together, AB-741 the
+                certificate does not count now.
         """
+        from anabranch.fleet.pki import check_server_files
+
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION
@@ -51,6 +54,7 @@ class Tls:
                 "pki` makes both for a trial.",
                 kept="Nothing was started.",
             ) from error
+        check_server_files(self.certificate, self.key)  # clients would only be told later
         return context
 
 
