@@ -67,3 +67,18 @@ def test_nobody_there_is_waited_for(asked: int) -> None:
     done = rehearse(fleet(rare, 50), Rehearsal(1, 5, 5, COST, deadline=60.0))
     assert done[0].started % 600.0 == 0
     assert len(done[0].tasks.clients) >= asked
+
+
+def test_battery_caps_hold_against_the_truth_after_two_rounds_a_device() -> None:
+    """ResNet-18 sizes on entry phones, spread 0.4: at most 1 % of the tasks above the cap."""
+    resnet = TaskCost(bytes_down=5.5e6, bytes_up=1.4e6, flops=3.3e9, epochs=1, examples=600.0)
+    there = DeviceSettings(availability=0.6, swing=2.0)
+    plan = Rehearsal(30, 80, 60, resnet, Admission(max_battery=0.05))
+    reports, above = np.zeros(200, np.int64), []
+    for done in rehearse(fleet(there, 200), plan):
+        known = reports[done.tasks.clients] >= 2
+        above.append(done.tasks.share[known] > 0.05)
+        reports[done.tasks.clients[done.tasks.merged]] += 1
+    tasks = np.concatenate(above)
+    assert len(tasks) > 1000
+    assert tasks.mean() <= 0.01

@@ -46,8 +46,6 @@ class Network(Value):
     """Radio energy of a session besides its bytes, joules."""
     metered: bool
     """Whether bytes cost money."""
-    chunk: int
-    """Bytes of a resumable transfer that are sent again at most when the connection is lost."""
 
 
 NETWORKS: Mapping[str, Network] = MappingProxyType(
@@ -61,7 +59,6 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             joules_up=quoted(36.0, "J/MB", _BALA),
             joules_session=quoted(3.2, "J", f"{_BALA}: 1.7 J and 6 s at 0.25 W"),
             metered=True,
-            chunk=32_768,
         ),
         "3g": Network(
             down=assumed(2.0, "Mbit/s", _OOKLA),
@@ -72,7 +69,6 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             joules_up=quoted(13.5, "J/MB", f"{_HUANG}: model at 1 Mbit/s"),
             joules_session=quoted(7.4, "J", _HUANG),
             metered=True,
-            chunk=65_536,
         ),
         "4g": Network(
             down=assumed(8.0, "Mbit/s", _OOKLA),
@@ -83,7 +79,6 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             joules_up=quoted(6.9, "J/MB", f"{_HUANG}: model at 3 Mbit/s"),
             joules_session=quoted(12.6, "J", f"{_HUANG}: 11.6 s at 1.06 W"),
             metered=True,
-            chunk=262_144,
         ),
         "5g": Network(
             down=assumed(60.0, "Mbit/s", "no measurements at hand"),
@@ -94,7 +89,6 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             joules_up=assumed(3.0, "J/MB", "less than half of 4g"),
             joules_session=assumed(12.6, "J", "as 4g"),
             metered=True,
-            chunk=262_144,
         ),
         "wifi": Network(
             down=measured(4.3, "Mbit/s", f"{_FLASH}: median"),
@@ -107,7 +101,6 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             joules_up=quoted(2.6, "J/MB", f"{_HUANG}: model at 3.3 Mbit/s"),
             joules_session=quoted(0.1, "J", _HUANG),
             metered=False,
-            chunk=262_144,
         ),
     }
 )
@@ -124,7 +117,7 @@ def network_column(field: str, codes: NDArray[np.int16]) -> Column:
     """One number of each row's network, in bytes, seconds and joules.
 
     ``down`` and ``up`` in bytes a second, ``joules_down`` and ``joules_up`` in joules a byte,
-    ``chunk`` in bytes; ``metered`` as 0 or 1; the others as they are.
+    ``metered`` as 0 or 1; the others as they are.
 
     >>> float(network_column("up", np.array([NETWORK_NAMES.index("3g")], np.int16))[0])
     125000.0

@@ -40,8 +40,8 @@ class DeviceSettings(Value):
     permanent_loss: float = Field(default=0.03, ge=0, lt=1, json_schema_extra={"unit": "fraction"})
     """Tasks of which nothing is ever heard again."""
     resumable: bool = True
-    """Whether transfers go on where they broke off and training from its last checkpoint. Without,
-    a task is lost as soon as its device goes away."""
+    """Whether transfers go on where they broke off, as over the network, and training from its last
+    checkpoint. Without, a task is lost as soon as its device goes away."""
     checkpoint_seconds: float = Field(default=60.0, gt=0, json_schema_extra={"unit": "seconds"})
     """Longest time between checkpoints of local training; at least twenty a task."""
     task_seconds: float = Field(default=3600.0, gt=0, json_schema_extra={"unit": "seconds"})

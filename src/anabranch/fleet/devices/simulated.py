@@ -22,7 +22,7 @@ from anabranch.fleet.devices.energy import compute_joules, radio_joules, share_o
 from anabranch.fleet.devices.network import NETWORK_NAMES, network_column
 from anabranch.fleet.devices.profiles import WIFI, Profiles
 from anabranch.fleet.devices.settings import DeviceSettings
-from anabranch.fleet.devices.tasks import work_through
+from anabranch.fleet.devices.tasks import IN_FLIGHT, sent_again, work_through
 from anabranch.fleet.devices.traces import Trace, TracePresence, TraceTruth
 from anabranch.fleet.devices.truth import DrawnTruth, Performance, Truth
 from anabranch.fleet.view import Codes, Column, Flags, FleetView
@@ -241,7 +241,7 @@ class SimulatedFleet:
         real = self.truth.perform(rows, network, now, draws)
         times = np.full(len(rows), now)
         left = self.presence.session(rows, times, draws, _OWN)
-        chunk = network_column("chunk", network) / real.down * settings.resumable
+        chunk = np.full(len(rows), IN_FLIGHT) / real.down * settings.resumable
         needed = bytes_down / real.down + _ROUND_TRIPS * network_column("latency", network)
         down = work_through(needed, chunk, left, rows, times, self.presence, draws, _DOWNLOAD)
         seconds = flops / real.flops
@@ -279,7 +279,7 @@ class SimulatedFleet:
         start = np.where(alive, begun.trained, begun.asked)
         latency = network_column("latency", begun.network)
         needed = np.where(alive, bytes_up / begun.real.up + _ROUND_TRIPS * latency, 0.0)
-        chunk = network_column("chunk", begun.network) / begun.real.up * self.settings.resumable
+        chunk = sent_again(bytes_up) / begun.real.up * self.settings.resumable
         presence, rows = self.presence, begun.rows
         sent = work_through(needed, chunk, begun.left, rows, start, presence, draws, _UPLOAD)
         again = np.maximum(sent.active - needed, 0.0) * begun.real.up

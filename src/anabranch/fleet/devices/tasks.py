@@ -1,8 +1,9 @@
 """What becomes of tasks on devices: download, training, upload, going away and coming back.
 
-All columns, one row for each task. A phase that is broken off goes on when the device is back: a
-transfer from its last whole chunk, as the network runtime sends again less than one chunk;
-training from its last checkpoint. Where nothing is resumable the task is lost with the connection.
+All columns, one row for each task. A phase that is broken off goes on when the device is back, as
+over the network: a download from the last byte that arrived; an upload from the last byte that the
+coordinator has, unless it is small enough to be one request, which is then repeated; training from
+its last checkpoint. Where nothing is resumable the task is lost with the connection.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from anabranch.fleet.devices.availability import Presence
 from anabranch.fleet.devices.draws import Draws
 from anabranch.fleet.view import Column
 
-__all__ = ["Phase", "work_through"]
+__all__ = ["IN_FLIGHT", "Phase", "sent_again", "work_through"]
 
 Rows = NDArray[np.int64]
+IN_FLIGHT = 65_536.0
+"""Bytes of a download that a lost connection takes with it."""
+_ONE_REQUEST, _PIECE = float(1 << 20), float(1 << 18)
 _INTERRUPTIONS = 200
 """Interruptions of one phase after which a task counts as lost."""
 
@@ -45,6 +49,15 @@ class Phase:
     def seconds(self) -> Column:
         """From the begin of the phase to its end, or to where it was lost."""
         return self.active + self.idle
+
+
+def sent_again(size: Column) -> Column:
+    """Bytes of an upload between points from which it goes on: itself up to 1 MiB, then 256 KiB.
+
+    >>> sent_again(np.array([3e5, 5e6])).tolist()
+    [300000.0, 262144.0]
+    """
+    return np.where(size <= _ONE_REQUEST, np.maximum(size, 1.0), _PIECE)
 
 
 def work_through(
