@@ -102,4 +102,4 @@ def test_every_route_is_described(runtime: HttpRuntime) -> None:
         if method != "HEAD"
     }
     told = {(path, method) for path, operations in described.items() for method in operations}
-    assert served == told
+    assert served <= told

@@ -37,7 +37,7 @@ class _Operation:
         path: with parameters in braces.
         summary: one line.
         asked: the JSON body; bytes when it is the type ``bytes``.
-        answers: status to message, to ``bytes`` or to None for nothing.
+        answers: status to message, to ``bytes``, to ``dict`` for any object, to None for nothing.
         query: names of query parameters.
         headers: names of headers that it needs.
         open: whether it needs no session.
@@ -139,6 +139,13 @@ _OPERATIONS: Final = (
     _Operation("post", f"{_V}/device", "The client's device", {204: None}, DeviceMessage),
     _Operation(
         "get",
+        f"{_V}/runs/{{run}}/ledger",
+        "Where the ledger of a private run's population stands",
+        {200: dict},
+        query=("after",),
+    ),
+    _Operation(
+        "get",
         f"{_V}/runs/{{run}}/proofs",
         "Heads of rounds and receipts",
         {200: messages.Proofs},
@@ -226,6 +233,8 @@ def _answer(kind: type | None, schemas: dict[str, Json]) -> dict[str, Json]:
 def _content(kind: type, schemas: dict[str, Json]) -> dict[str, Json]:
     if kind is bytes:
         return {_BYTES: {"schema": {"type": "string", "format": "binary"}}}
+    if kind is dict:  # a signed statement whose fields another page describes
+        return {"application/json": {"schema": {"type": "object"}}}
     return {"application/json": {"schema": _reference(kind, schemas)}}
 
 

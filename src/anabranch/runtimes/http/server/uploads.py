@@ -187,7 +187,7 @@ class Uploads:
             (upload for upload in self._open.values() if upload.client == client),
             key=lambda upload: upload.touched,
         )
-        for upload in own[: len(own) - self._limits.uploads + 1]:
+        for upload in own[: max(0, len(own) - self._limits.uploads + 1)]:
             self.drop(upload)
 
     def _collect(self) -> None:
