@@ -20,7 +20,7 @@ DEV := $(VENV)/.ready-dev
 DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.ready-demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers bench-updates bench-devices docs wheel constraints clean
+.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers bench-updates bench-devices bench-privacy docs wheel constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,10 @@ bench-peers: $(DEV) ## The same work in other simulators, each in an environment
 
 bench-updates: $(DEV) ## Codecs for updates: ratio, error and speed on one core
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.updates
+
+bench-privacy: $(DEV) ## Masks and sums of secure aggregation, beside Flower's functions
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.secure_aggregation
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.privacy
 
 bench-devices: $(DEV) ## 100,000 simulated devices over 100 rounds, without training
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.devices
