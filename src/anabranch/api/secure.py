@@ -15,6 +15,7 @@ from anabranch.coordinator.secure import SecureRuntime, secured
 from anabranch.coordinator.secure_journal import FileSumJournal, MemorySumJournal
 from anabranch.coordinator.secure_sum import SecureSetup
 from anabranch.coordinator.store import RunSession
+from anabranch.coordinator.store.ledger import RunLedger
 from anabranch.fleet.roster import Role, Roster
 from anabranch.plan import Plan
 from anabranch.privacy.secure_aggregation import RoundContext
@@ -23,6 +24,7 @@ from anabranch.privacy.secure_aggregation.terms import Terms
 from anabranch.runtimes.local.secured import SecureSimulation, SimulatedMembers
 
 __all__ = [
+    "bind_ledger",
     "check_sums",
     "evaluation_deadline",
     "remote_sums",
@@ -69,6 +71,19 @@ def remote_sums(prepared: Prepared, session: RunSession, inner: RemoteRuntime) -
     return secure_runtime(
         prepared, session.run_id, inner, _keys_of(roster, prepared), folder, roster=roster
     )
+
+
+def bind_ledger(runtime: Runtime, ledger: RunLedger | None) -> None:
+    """Every secure sum of a private run is bound to the head of its population's ledger."""
+    if ledger is None or not isinstance(runtime, SecureRuntime):
+        return
+    population = ledger.ledger
+
+    def head() -> tuple[int, bytes]:
+        link = population.head
+        return link.sequence + 1, bytes.fromhex(link.digest)
+
+    runtime.bind_ledger(head)
 
 
 def _keys_of(roster: Roster | None, prepared: Prepared) -> Callable[[int], bytes | None]:

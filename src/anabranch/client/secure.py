@@ -59,7 +59,9 @@ def terms_of(plan: Plan, program: ClientProgram) -> Terms:
         bits=mechanism.bits if isinstance(mechanism, DistributedNoise) else table.bits,
         corrupt_share=table.corrupt_share,
         dropout_share=table.dropout_share,
-        minimum=table.minimum,
+        minimum=max(table.minimum, mechanism.fewest)
+        if isinstance(mechanism, DistributedNoise)
+        else table.minimum,
         complete_below=table.complete_below,
         attempts=table.attempts,
         unopened=table.unopened,

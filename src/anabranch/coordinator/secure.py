@@ -9,7 +9,9 @@ simulator know nothing of masks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -30,6 +32,13 @@ from anabranch.fleet.view import FleetView
 __all__ = ["SecureRuntime", "SecureVirtualRuntime", "secured"]
 
 _SUMMED = (TaskKind.TRAIN, TaskKind.EVALUATE)
+
+
+@runtime_checkable
+class _ShowsLedger(Protocol):
+    """A runtime whose clients keep the head of the ledger."""
+
+    def show_ledger(self, path: Path) -> None: ...
 
 
 class SecureRuntime:
@@ -96,6 +105,15 @@ class SecureRuntime:
 
     def close(self) -> None:
         self._inner.close()
+
+    def show_ledger(self, path: Path) -> None:
+        """Let clients elsewhere see where the ledger stands, where the inner runtime can."""
+        if isinstance(self._inner, _ShowsLedger):
+            self._inner.show_ledger(path)
+
+    def bind_ledger(self, head: Callable[[], tuple[int, bytes]]) -> None:
+        """From now on every sum is bound to the ledger's head: entries, and their digest."""
+        self._setup = replace(self._setup, ledger=head)
 
     # Sums ----------------------------------------------------------------------------------
 
