@@ -34,7 +34,7 @@ LAST = (5, 20)
 
 MEMORY = {"clients.memory": True}
 CELLS: dict[str, dict[str, object]] = {
-    "dense": {"updates.stages": []},
+    "dense": {},
     "ecq-6": {"updates.stages": [{"kind": "ecq"}]},
     "ecq-4-nearest": {
         "updates.stages": [{"kind": "ecq", "coarseness": 4.0, "rounding": "nearest"}]
@@ -42,7 +42,12 @@ CELLS: dict[str, dict[str, object]] = {
     "ecq-12": {"updates.stages": [{"kind": "ecq", "coarseness": 12.0}]},
     "lattice-8-11bit": {"updates.stages": [{"kind": "lattice"}]},
     "lowrank-8-feedback": {"updates.stages": [{"kind": "lowrank"}], **MEMORY},
-    "downlink-delta": {"updates.stages": [], "updates.downlink": {"kind": "delta"}, **MEMORY},
+    "downlink-delta": {"updates.downlink": {"kind": "delta"}, **MEMORY},
+    "both": {
+        "updates.stages": [{"kind": "ecq"}],
+        "updates.downlink": {"kind": "delta"},
+        **MEMORY,
+    },
     "topk-5-feedback": {"updates.stages": [{"kind": "topk", "fraction": 0.05}], **MEMORY},
 }
 """What is changed in the plan, by the name of the cell; the first one is what others are compared
@@ -91,9 +96,10 @@ class Cell:
 
 def run_cell(codec: str, seed: int, rounds: int, deadline: float) -> Cell | None:
     """Run one cell; None when the deadline (seconds since the epoch) came first."""
+    plain: dict[str, object] = {"updates": {}, "clients.memory": None, "limits": {}}
     wanted = {**CELLS[codec], "seed": seed, "rounds.count": rounds}
     fixed = {"evaluation.every": 1, "runtime.kind": "inline", "runtime.commit_seconds": 60}
-    plan = changed(ab.load_plan(PLAN), {**wanted, **fixed})
+    plan = changed(changed(ab.load_plan(PLAN), plain), {**wanted, **fixed})
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as store:
         run = ab.run_plan(plan, store=store, stopped=lambda: time.time() > deadline)
