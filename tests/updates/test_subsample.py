@@ -15,6 +15,7 @@ from anabranch.aggregation.fold import Accumulator, FoldPlan
 from anabranch.errors import AnabranchError
 from anabranch.plan.algebra import judge
 from anabranch.plan.budget import least_bytes
+from anabranch.privacy.secure_aggregation.section_codec import SectionCodec
 from anabranch.randomness import generator
 from anabranch.testing import StageSuite
 from anabranch.updates import (
@@ -135,6 +136,20 @@ def test_under_secure_aggregation_the_part_is_what_is_masked(tmp_path: Path) -> 
     assert sizes[1] - sizes[0] == pytest.approx(saved, abs=200)
 
 
+def test_masked_updates_are_more_than_twenty_three_times_smaller() -> None:
+    """Lanes of the protocol for a million coordinates, a tenth of them, twelve bits each."""
+    stage = Subsample(fraction=0.1, length=1_000_000)
+    sections = stage.encoded(Sections((Section.vector("delta", 1_000_000),)))
+    lanes = SectionCodec(sections, clients=10, bits=12, bound=0.1).length
+    assert 32 * 1_000_000 / (12 * lanes) > 26
+
+
+def test_what_is_wasted_under_rotation_is_said() -> None:
+    noted = [note.text for note in judge(plan([{"kind": "eden"}])).notes]
+    assert any("rotates" in text for text in noted)
+    assert not any("rotates" in note.text for note in judge(plan([{"kind": "ecq"}])).notes)
+
+
 def test_what_the_algebra_says() -> None:
     part: dict[str, object] = {"kind": "subsample"}
     assert codes(plan([part])) == []
@@ -148,4 +163,13 @@ def test_what_the_algebra_says() -> None:
         (refusal,) = judge(refused).refusals
         for alternative in refusal.alternatives:
             assert judge(ab.plan.changed(refused, alternative.changes)).accepted
+    masked = plan(
+        [{"kind": "ecq"}],
+        aggregation={"weighting": {"kind": "uniform"}},
+        secure_aggregation={"bits": 12, "bound": 0.1},
+    )
+    (refusal,) = judge(masked).refusals
+    assert refusal.code == "AB-972"
+    (instead,) = [a for a in refusal.alternatives if "random tenth" in a.words]
+    assert judge(ab.plan.changed(masked, instead.changes)).accepted
     assert least_bytes(plan([{**part, "fraction": 0.5}]), 1000) == 4 * 500 + 8

@@ -49,7 +49,20 @@ def _without(plan: Plan, stages: Sequence[tuple[int, Stage]]) -> Alternative:
 
 
 def _sums_alternatives(plan: Plan) -> tuple[Alternative, ...]:
-    return _without(plan, list(_single(plan))), _IN_THE_CLEAR
+    single = list(_single(plan))
+    return _without(plan, single), *_subsampled(plan, single), _IN_THE_CLEAR
+
+
+def _subsampled(plan: Plan, single: Sequence[tuple[int, Stage]]) -> tuple[Alternative, ...]:
+    """A public mask where a codec was meant to make updates smaller."""
+    names = [stage.name for stage in plan.updates.stages]
+    if "subsample" in names or not any(stage.contract().packs for _, stage in single):
+        return ()
+    left_out = {position for position, _ in single}
+    listed = plan.model_dump(mode="json")["updates"]["stages"]
+    kept = [stage for position, stage in enumerate(listed) if position not in left_out]
+    words = "send a shared random tenth of the coordinates"
+    return (Alternative(words, {"updates.stages": [*kept, {"kind": "subsample"}]}),)
 
 
 def _by_mechanism(plan: Plan) -> bool:
