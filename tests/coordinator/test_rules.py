@@ -98,6 +98,20 @@ def test_a_synchronous_round_that_nobody_can_join_waits_and_then_closes() -> Non
     assert Synchronous(4, 12.0).close(replace(nobody, elapsed=12.0))
 
 
+def test_without_a_deadline_the_first_round_waits_three_times_what_half_of_it_took() -> None:
+    policy = Synchronous(4, straggling=3.0, shortest=30.0)
+    start = Situation(1, 4, 0, 0, 50.0)
+    assert not policy.close(start)
+    assert policy.patience(start) is None
+    half = Situation(1, 2, 0, 2, 50.0, typical=20.0)
+    assert not policy.close(half)
+    assert policy.patience(half) == pytest.approx(10.0)
+    assert policy.close(replace(half, elapsed=60.0))
+    assert policy.patience(replace(half, typical=1.0, elapsed=10.0)) == pytest.approx(20.0)
+    # A predicted time goes first, whatever this round shows.
+    assert policy.close(replace(half, left=0.0))
+
+
 def test_only_updates_inside_the_late_window_are_kept() -> None:
     assert [Synchronous(4).keeps(age) for age in (1, 2)] == [False, False]
     assert [Synchronous(4, late_window=1).keeps(age) for age in (1, 2)] == [True, False]

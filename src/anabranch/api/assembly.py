@@ -20,6 +20,12 @@ from anabranch.plan.mechanism import most_updates
 
 __all__ = ["asking_of", "initial_state", "policy_of"]
 
+_STRAGGLING = 3.0
+"""Real clients are waited for three times as long as half of them took."""
+_SHORTEST = 30.0
+"""Seconds that real clients are given at least: a pause of a second is no reason to go on without
+somebody."""
+
 
 def policy_of(prepared: Prepared, *, in_time: bool) -> Policy:
     """When rounds close: clients that answer in time, real or virtual, are not all waited for.
@@ -34,7 +40,15 @@ def policy_of(prepared: Prepared, *, in_time: bool) -> Policy:
         # A secure sum closes its own phases: the loop gets all of it or nothing.
         return Synchronous(rounds.asked(clients))
     goal = rounds.wanted(clients) if in_time else None
-    return Synchronous(rounds.asked(clients), rounds.deadline, goal, rounds.late_window)
+    live = in_time and prepared.plan.devices is None
+    return Synchronous(
+        rounds.asked(clients),
+        rounds.deadline,
+        goal,
+        rounds.late_window,
+        straggling=_STRAGGLING if live else None,
+        shortest=_SHORTEST,
+    )
 
 
 def asking_of(prepared: Prepared, run_id: str, runtime: Runtime, *, in_time: bool) -> Asking:
@@ -69,6 +83,7 @@ def _schedule(prepared: Prepared, view: Callable[[float], FleetView], timed: boo
         seconds=plan.rounds.deadline,
         # A secure sum closes its own phases.
         timed=timed and plan.secure_aggregation is None,
+        shortest=1.0 if plan.devices is not None else _SHORTEST,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
@@ -90,6 +91,7 @@ class Collected:
     arrived: dict[TaskKey, float] = field(default_factory=dict)
     _opened: dict[str, OpenWork] = field(default_factory=dict)
     _waiting: dict[str, set[int]] = field(default_factory=dict)
+    _took: list[float] = field(default_factory=list)
     _sum: Accumulator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -127,7 +129,13 @@ class Collected:
         kept = sum(open_.values()) - fresh
         left = min((w.left(now) for w in self.still_open()), default=math.inf)
         elapsed = now - self.started
-        return Situation(self.dispatches, fresh, kept, self.contributors, elapsed, left)
+        typical = self._typical(fresh)
+        return Situation(self.dispatches, fresh, kept, self.contributors, elapsed, left, typical)
+
+    def _typical(self, waiting: int) -> float:
+        """Median seconds of this round's answers, once half of its tasks have one."""
+        took = self._took
+        return took[len(took) // 2] if took and len(took) >= waiting else math.nan
 
     def still_open(self) -> Iterator[OpenWork]:
         """Work with tasks that have no outcome."""
@@ -185,6 +193,8 @@ class Collected:
         if key not in self.outcomes:
             self.outcomes[key] = outcome
             self.arrived[key] = now
+            if outcome.fate.counts and self.fresh(outcome.task):
+                insort(self._took, now - self._opened[outcome.task].at)
 
     def _absorb_outcome(self, event: Outcome, now: float) -> None:
         known = self.outcomes.get(TaskKey(event.task, event.client))

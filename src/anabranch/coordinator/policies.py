@@ -32,6 +32,8 @@ class Situation:
         elapsed: seconds since the round began, on the runtime's clock.
         left: seconds until the first open task has used up the time that it was given; inf
             where none was given a limit.
+        typical: median seconds of the answers to this round's tasks, once half of them are there;
+            NaN before.
     """
 
     dispatches: int
@@ -40,6 +42,7 @@ class Situation:
     merged: int
     elapsed: float
     left: float = math.inf
+    typical: float = math.nan
 
     @property
     def open(self) -> int:
@@ -86,12 +89,17 @@ class Synchronous:
         goal: close as soon as so many updates are merged; None waits for the rest. Only for live
             clients: in a simulation the order of arrival is the machine's, not the clients'.
         late_window: rounds after its own in which an update is still merged.
+        straggling: where no deadline is known yet: once half of the clients have answered, the
+            others are given this multiple of their median time; None waits for all.
+        shortest: seconds that they are given at least.
     """
 
     cohort: int
     deadline: float | None = None
     goal: int | None = None
     late_window: int = 0
+    straggling: float | None = None
+    shortest: float = 30.0
     expires: ClassVar[bool] = False
 
     def dispatch(self, now: Situation) -> int:
@@ -110,8 +118,12 @@ class Synchronous:
         return left if math.isfinite(left) else None
 
     def _left(self, now: Situation) -> float:
-        """Seconds until the deadline: the one that was set, else the predicted one."""
-        return now.left if self.deadline is None else self.deadline - now.elapsed
+        """Seconds until the deadline: the one that was set, the predicted one, or the first."""
+        if self.deadline is not None:
+            return self.deadline - now.elapsed
+        if math.isfinite(now.left) or self.straggling is None or math.isnan(now.typical):
+            return now.left
+        return max(self.shortest, self.straggling * now.typical) - now.elapsed
 
     def keeps(self, staleness: int) -> bool:
         return staleness <= self.late_window

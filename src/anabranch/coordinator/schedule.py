@@ -36,6 +36,7 @@ class Schedule:
         seconds: the deadline that the plan sets; None where it is derived.
         timed: whether the runtime's clock says something of the clients; without it times are this
             machine's, and nothing may depend on them.
+        shortest: seconds that clients are given at least.
     """
 
     view: Callable[[float], FleetView]
@@ -44,6 +45,7 @@ class Schedule:
     rules: Admission | None = None
     seconds: float | None = None
     timed: bool = True
+    shortest: float = 1.0
 
     def admitted(self, view: FleetView, history: FleetHistory) -> Admitted:
         """Who may be asked now, how much, and what that is predicted to take."""
@@ -55,7 +57,7 @@ class Schedule:
         """Seconds that these clients are given; None while nothing is known of one of them."""
         if self.seconds is not None or not self.timed:
             return self.seconds
-        return admitted.deadline(clients, min(self.goal, len(clients)))
+        return admitted.deadline(clients, min(self.goal, len(clients)), self.shortest)
 
     def learnt(self, history: FleetHistory, collected: Collected) -> FleetHistory:
         """The history with what the tasks of a round showed."""
