@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anabranch.errors import AnabranchError
+from anabranch.plan import plan_from
 from anabranch.privacy.accounting import banded_toeplitz
 from anabranch.privacy.mechanisms import (
     AdaptiveClip,
@@ -370,3 +371,38 @@ def test_squared_norms_are_exact_where_they_decide() -> None:
     assert lattice.steps**2 < 2**53
     assert squared_norm(np.array([float(lattice.steps)])) == lattice.steps**2
     assert Section.count("x").quantum == 1.0
+
+
+def test_skellam_noise_covers_its_own_proof() -> None:
+    """Its Rényi bound at the noise that is really added keeps the epsilon that is counted."""
+    from anabranch.plan.mechanism import mechanism_of
+    from anabranch.privacy.accounting import exact_epsilon
+    from anabranch.privacy.mechanisms.modulus import skellam_rdp
+
+    plan = plan_from(
+        {
+            "data": {"source": "arrays"},
+            "model": {"name": "logistic"},
+            "rounds": {"count": 1, "cohort": 100},
+            "evaluation": {"on": "holdout"},
+            "secure_aggregation": {},
+            "privacy": {
+                "epsilon": 1.0,
+                "delta": 1e-5,
+                "population": "people",
+                "mechanism": {"kind": "distributed", "clip": FIXED, "noise": "skellam"},
+            },
+        }
+    )
+    mechanism = mechanism_of(plan, 1000, 1000)
+    assert isinstance(mechanism, DistributedNoise)
+    assert 1.05 < mechanism.allowance < 1.15
+    divergence = skellam_rdp(mechanism.norm, 1000, mechanism.honest * mechanism.local_deviation**2)
+    # Canonne, Kamath and Steinke 2020, proposition 12.
+    found = min(
+        divergence(a) + math.log1p(-1 / a) - math.log(1e-5 * a) / (a - 1)
+        for a in np.linspace(2, 200, 2000)
+    )
+    assert found <= 1.0
+    assert exact_epsilon(mechanism.multiplier, 1e-5) <= 1.0
+    assert mechanism.realised(mechanism.fewest, 0.0) == pytest.approx(mechanism.multiplier)

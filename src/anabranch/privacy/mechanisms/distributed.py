@@ -58,6 +58,8 @@ class DistributedNoise:
         multiplier: z, noise of the honest survivors together in clip norms.
         bits: b of the modulus.
         noise: distribution of a part.
+        allowance: noise that is added divided by noise that is counted. Above 1 for Skellam noise,
+            whose proof goes by Rényi divergences, so that the exact curve of `multiplier` holds.
 
     Raises:
         AnabranchError: AB-933 with an adaptive clip norm; AB-934 when the modulus is too small;
@@ -73,6 +75,7 @@ class DistributedNoise:
     multiplier: float
     bits: int = 20
     noise: Literal["discrete-gaussian", "skellam"] = "discrete-gaussian"
+    allowance: float = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.clip, AdaptiveClip):
@@ -102,7 +105,7 @@ class DistributedNoise:
     @cached_property
     def scale(self) -> float:
         """s: steps of the clip norm, the most that the modulus holds."""
-        part = self.multiplier / math.sqrt(self.honest)
+        part = self.allowance * self.multiplier / math.sqrt(self.honest)
         scale = scale_for(
             self.bits, self.most, self.dim, 1.0, part, deviations=_DEVIATIONS, flatness=_FLATNESS
         )
@@ -121,7 +124,7 @@ class DistributedNoise:
 
     def _local(self, scale: float) -> float:
         """One client's part in steps: together the honest ones have z D, and r on top."""
-        together = self.multiplier * rounded_norm(scale, 1.0, self.dim)
+        together = self.allowance * self.multiplier * rounded_norm(scale, 1.0, self.dim)
         if self.noise == "discrete-gaussian":
             together = math.hypot(together, SMOOTHING)
         return together / math.sqrt(self.honest)
