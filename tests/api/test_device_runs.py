@@ -58,18 +58,16 @@ class StopAfter:
 
 
 def told(run: Run) -> list[object]:
-    """Everything in the round records that does not depend on this machine."""
-    return [
-        (
-            found.round,
-            found.outcome,
-            found.metrics.get("virtual_seconds"),
-            list(found.client_columns.get("client", [])),
-            list(found.client_columns.get("fate", [])),
-            str(traces_of(found.client_columns)),
-        )
-        for found in run.history
-    ]
+    """Everything about tasks in the round records that does not depend on this machine."""
+    rounds: list[object] = []
+    for found in run.history:
+        columns = {name: list(cells) for name, cells in found.client_columns.items()}
+        rows = zip(columns.get("client", []), columns.get("fate", []), strict=True)
+        asked = [(client, fate) for client, fate in rows if fate]
+        seen = [trace for trace in traces_of(columns) if trace is not None]
+        clock = found.metrics.get("virtual_seconds")
+        rounds.append((found.round, found.outcome, clock, asked, str(seen)))
+    return rounds
 
 
 @pytest.mark.parametrize("kind", list(ROUNDS))
@@ -104,3 +102,15 @@ def test_a_run_is_replayed_from_its_trace(tmp_path: Path) -> None:
     near = [min(abs(speed - other) / speed for other in speeds) for speed in known]
     assert len(near) > 10
     assert np.median(near) < 1e-4
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    """Memory included: SCAFFOLD's variates are promoted by fate, whoever computed them."""
+    given = {**PLAN, "algorithm": {"name": "scaffold"}, "rounds": ROUNDS["synchronous"]}
+    ends = []
+    for kind in ("inline", "fork"):
+        runtime = {"kind": kind, "workers": 2, "engine": "numpy", "commit_seconds": 0}
+        one = Plan.model_validate({**given, "runtime": runtime})
+        ends.append(run_plan(one, store=tmp_path / kind))
+    np.testing.assert_array_equal(ends[0].vector, ends[1].vector)
+    assert told(ends[0]) == told(ends[1])
