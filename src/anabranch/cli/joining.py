@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["join"]
 
-_PASSPHRASE = "ANABRANCH_PASSPHRASE"
-
 
 def join(
     url: Annotated[
@@ -77,14 +75,15 @@ def join(
 ) -> None:
     """Work for every run of a fleet, with this site's own data. Rows never leave.
 
-    The home is opened with a passphrase (variable ANABRANCH_PASSPHRASE), a key file or the
-    keyring. Ctrl-C ends the client after its task.
+    The home is opened with what it was made with: a passphrase (variable ANABRANCH_PASSPHRASE), the
+    keyring, or a key file, which goes with the user's settings unless you say where. Ctrl-C ends
+    the client after its task.
     """
     from anabranch.runtimes.http import JoinOptions, Route
     from anabranch.runtimes.http.client.member import attend
     from anabranch.runtimes.http.client.places import MemberPlaces
 
-    key = _key(key_file, keyring=keyring)
+    key = _key(home, token, key_file, keyring=keyring)
     with ExitStack() as stack:
         running = stack.enter_context(_until_interrupted())
         options = JoinOptions(
@@ -100,10 +99,6 @@ def join(
             _enrolled(place, token, name, options, route)
             _approved(place, approve or [])
             name = place.pins.name
-        elif token:
-            raise typer.BadParameter(
-                "a token needs a key for the home: --key-file, --keyring or ANABRANCH_PASSPHRASE"
-            )
         if not url and place is None:
             raise typer.BadParameter("give the address of the coordinator")
         places = MemberPlaces(name, data, home / "runs", place, engine)
@@ -122,15 +117,15 @@ def _meter(report: bool, device: str, network: str) -> DeviceMeter | None:
     return DeviceMeter(device_report(said, "this client"))
 
 
-def _key(key_file: Path | None, *, keyring: bool) -> VaultKey | None:
-    from anabranch.client.vault import FileKey, KeyringKey, PassphraseKey
+def _key(home: Path, token: str, key_file: Path | None, *, keyring: bool) -> VaultKey | None:
+    """What opens the home; None for a client without an identity (loopback only)."""
+    from anabranch.client.keys import PASSPHRASE, choose_key
+    from anabranch.client.vault import HEADER
 
-    if key_file is not None:
-        return FileKey(key_file)
-    if keyring:
-        return KeyringKey()
-    passphrase = os.environ.get(_PASSPHRASE)
-    return PassphraseKey(passphrase.encode()) if passphrase else None
+    made = (home / "vault" / HEADER).exists()
+    if not (made or token or key_file or keyring or os.environ.get(PASSPHRASE)):
+        return None
+    return choose_key(home, os.environ, key_file=key_file, keyring=keyring)
 
 
 def _opened(home: Path, key: VaultKey, policy: Path | None, data: Path | None) -> ClientHome:

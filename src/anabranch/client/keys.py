@@ -13,11 +13,11 @@ from anabranch.client.vault import (
     KeyringKey,
     PassphraseKey,
     VaultKey,
-    kind_of,
+    made_with,
 )
 from anabranch.errors import AnabranchError
 
-__all__ = ["PASSPHRASE", "choose_key", "default_key_file", "read_passphrase"]
+__all__ = ["PASSPHRASE", "choose_key", "read_passphrase"]
 
 PASSPHRASE: Final = "ANABRANCH_PASSPHRASE"
 """Environment variable that holds a passphrase."""
@@ -33,8 +33,8 @@ def choose_key(
 ) -> VaultKey:
     """The key of a client's home.
 
-    What was said counts; else a passphrase in the environment; else what the vault was made with;
-    else, for a new one, a key file among the user's own settings.
+    What was said counts; else what the vault was made with; else, for a new one, a passphrase in
+    the environment, or a key file among the user's own settings.
 
     Args:
         home: the client's folder.
@@ -49,13 +49,17 @@ def choose_key(
         return FileKey(key_file)
     if keyring:
         return KeyringKey()
-    kind = kind_of(home / "vault" / HEADER)
-    if environment.get(PASSPHRASE) or kind == "passphrase":
+    made = made_with(home / "vault" / HEADER)
+    if made is None:
+        given = environment.get(PASSPHRASE, "")
+        return PassphraseKey(given.encode()) if given else FileKey(_default(home, environment))
+    kind, path = made
+    if kind == "passphrase":
         return PassphraseKey(environment.get(PASSPHRASE, "").encode())
-    return KeyringKey() if kind == "keyring" else FileKey(default_key_file(home, environment))
+    return KeyringKey() if kind == "keyring" else FileKey(path)
 
 
-def default_key_file(home: Path, environment: Mapping[str, str]) -> Path:
+def _default(home: Path, environment: Mapping[str, str]) -> Path:
     """Where a key file goes when nobody says: with the user's settings, one for each home."""
     settings = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     name = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]

@@ -27,7 +27,7 @@ from anabranch.errors import AnabranchError
 from anabranch.sealing import KEY_BYTES, PassphraseCost, key_of_passphrase, open_sealed, seal
 from anabranch.values import Value
 
-__all__ = ["FileKey", "KeyringKey", "PassphraseKey", "Vault", "VaultKey", "kind_of", "open_vault"]
+__all__ = ["FileKey", "KeyringKey", "PassphraseKey", "Vault", "VaultKey", "made_with", "open_vault"]
 
 HEADER: Final = "vault.json"
 _SUFFIX: Final = ".sealed"
@@ -133,6 +133,8 @@ class _Header(Value):
     r: int
     p: int
     sealed_key: str = Field(pattern=r"^[0-9a-f]{120}$")
+    key_file: str = Field(default="", max_length=4096)
+    """Where the key file was when the vault was made; the place is no secret."""
 
     @property
     def cost(self) -> PassphraseCost:
@@ -257,13 +259,16 @@ def open_vault(path: Path, key: VaultKey, *, apart_from: Sequence[Path] = ()) ->
     return Vault(path, inner, header.kind)
 
 
-def kind_of(header: Path) -> Kind | None:
-    """What opens the vault with this header; None when there is no vault yet.
+def made_with(header: Path) -> tuple[Kind, Path] | None:
+    """What opens the vault with this header, and where its key file was; None without a vault.
 
     Raises:
         AnabranchError: AB-747 the header is damaged.
     """
-    return _header(header).kind if header.exists() else None
+    if not header.exists():
+        return None
+    found = _header(header)
+    return found.kind, Path(found.key_file)
 
 
 def _made(path: Path, key: VaultKey) -> Vault:
@@ -279,6 +284,7 @@ def _made(path: Path, key: VaultKey) -> Vault:
         r=cost.r,
         p=cost.p,
         sealed_key=seal(outer, inner, _key_purpose(vault)).hex(),
+        key_file=str(key.path.resolve()) if isinstance(key, FileKey) else "",
     )
     with explained(path, "making the client's vault"):
         write_durably(path / HEADER, header.model_dump_json().encode(), "vault", mode=0o600)

@@ -228,6 +228,6 @@ def _no_key(path: Path, reason: str) -> AnabranchError:
     return AnabranchError(
         "AB-730",
         f"{path} gives no identity: {reason}.",
-        fix="give the file that `anabranch enrol` or `anabranch roster init` wrote, and the right "
+        fix="give the file that `anabranch roster init` or `roster key` wrote, and the right "
         "to read it.",
     )

@@ -145,7 +145,7 @@ class Line:
             raise AnabranchError(
                 "AB-756",
                 "this coordinator admits enrolled clients only.",
-                fix="enrol first: anabranch enrol TOKEN.",
+                fix="enrol first: anabranch join --token TOKEN.",
                 kept="Nothing was sent.",
             )
         return hello
