@@ -43,12 +43,15 @@ def terms_of(plan: Plan, program: ClientProgram) -> Terms:
         raise ValueError("the plan has no secure aggregation")
     mechanism = program.mechanism
     noisy = isinstance(mechanism, DistributedNoise)
-    norm = min((s.contract().norm_bound for s in plan.updates.stages), default=math.inf)
+    norms = [stage.contract().norm_bound for stage in plan.updates.stages]
+    norm = min(norms, default=math.inf)
+    # A stage that rounds can make an update a little longer: no norm is then certain.
+    certain = mechanism is None and all(map(math.isfinite, norms))
     train = Shape(
         sections=program.sections,
         bound=min(table.bound if table.bound is not None else math.inf, norm),
         weight_bound=program.weight.bound,
-        norm_bound=norm if mechanism is None else math.inf,
+        norm_bound=norm if certain else math.inf,
         wraps=noisy,
         exact=mechanism is not None and not noisy,
     )
