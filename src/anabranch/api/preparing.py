@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from anabranch.api.prepare import Prepared, prepare, program_of
 from anabranch.client.equipment import DESCRIPTION, Equipment
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.asking import task_name
-from anabranch.coordinator.runtime import Fate, Outcome, Payload, Work
+from anabranch.coordinator.runtime import Fate, Outcome, Payload, Runtime, Work
 from anabranch.data.federation import Card, Federation, Ragged
 from anabranch.data.load import LoadedData
 from anabranch.data.preprocess import PreprocessRules, StatisticRelease, fit_preprocessor
@@ -32,13 +32,18 @@ from anabranch.errors import AnabranchError
 from anabranch.plan import Plan, check_against_fleet, require_accepted
 from anabranch.plan.check import check_against_data, check_against_layout
 from anabranch.plan.trust import hides_updates
-from anabranch.runtimes.http.server.runtime import HttpRuntime
 from anabranch.updates.sections import Sections, Update
 from anabranch.updates.total import Finest, Total
 from anabranch.updates.wire import unpack
 from anabranch.values import Value
 
-__all__ = ["OWN_SOURCES", "Preparation", "require_protected", "require_servable"]
+__all__ = [
+    "OWN_SOURCES",
+    "Preparation",
+    "PreparationStopped",
+    "require_protected",
+    "require_servable",
+]
 
 OWN_SOURCES: Final = ("folder", "table")
 """Sources whose rows lie at the sites; every other one is public and named."""
@@ -93,6 +98,18 @@ def require_protected(plan: Plan, *, personal: bool) -> None:
     )
 
 
+class PreparationStopped(Exception):  # noqa: N818  # nothing went wrong
+    """The run was stopped or drained before its first round; what was answered is kept."""
+
+
+class EquippingRuntime(Runtime, Protocol):
+    """A runtime that tells its clients what the contract leaves open."""
+
+    def equip(self, content: bytes) -> None:
+        """From now on tasks refer to this equipment (`Equipment` as JSON)."""
+        ...
+
+
 class _Members(Value):
     names: tuple[str, ...]
     counts: tuple[tuple[int, int], ...] = ()
@@ -120,12 +137,13 @@ class Preparation:
     stopped: Callable[[], bool] = lambda: False
     _releases: list[StatisticRelease] = field(default_factory=list)
 
-    def prepared(self, runtime: HttpRuntime) -> Prepared:
+    def prepared(self, runtime: EquippingRuntime) -> Prepared:
         """Plan, sizes and program; clients are asked at most once, also over restarts.
 
         Raises:
             AnabranchError: AB-766 too few sites answered, or what they say does not go together;
                 AB-1xx to AB-4xx the plan does not fit the data.
+            PreparationStopped: it was stopped.
         """
         if self.plan.data.source not in OWN_SOURCES:
             return self._public(runtime)
@@ -142,7 +160,7 @@ class Preparation:
             return None
         return self._assembled(equipment, members)
 
-    def _public(self, runtime: HttpRuntime) -> Prepared:
+    def _public(self, runtime: EquippingRuntime) -> Prepared:
         """A named source: both ends load it, and nobody needs to tell anything."""
         prepared = prepare(self.plan)
         federation = prepared.federation
@@ -156,7 +174,7 @@ class Preparation:
 
     # Asking --------------------------------------------------------------------------------
 
-    def _gathered(self, runtime: HttpRuntime) -> tuple[Equipment, _Members]:
+    def _gathered(self, runtime: EquippingRuntime) -> tuple[Equipment, _Members]:
         schema = self.plan.data.table
         self._publish(runtime, Equipment(stage="examples", table=schema))
         answers = self._ask(runtime, 1, DESCRIPTION)
@@ -167,7 +185,7 @@ class Preparation:
         self._keep(equipment, members)
         return equipment, members
 
-    def _fitted(self, runtime: HttpRuntime, schema: DataSchema, sized: Equipment) -> Equipment:
+    def _fitted(self, runtime: EquippingRuntime, schema: DataSchema, sized: Equipment) -> Equipment:
         data = self.plan.data
         rules = PreprocessRules(
             min_count=data.min_count, indicators=data.indicators, vocabulary=data.vocabulary
@@ -190,7 +208,7 @@ class Preparation:
             stage="ready", table=schema, preprocessor=fitted, input_shape=(len(fitted.features),)
         )
 
-    def _ask(self, runtime: HttpRuntime, stage: int, sections: Sections) -> dict[int, Update]:
+    def _ask(self, runtime: EquippingRuntime, stage: int, sections: Sections) -> dict[int, Update]:
         """The answers of a stage by client number."""
         clients = tuple(range(len(self.names)))
         task = task_name(self.run, TaskKind.STATISTICS, stage)
@@ -207,6 +225,8 @@ class Preparation:
                 elif isinstance(event, Outcome):
                     fates[event.client] = event
         runtime.abandon(task)
+        if self.stopped():
+            raise PreparationStopped
         good = {client: update for client, update in answers.items() if update is not None}
         self._require_enough(len(good), fates)
         return good
@@ -281,9 +301,8 @@ class Preparation:
         )
         return Prepared(self.plan, federation, loaded, program)
 
-    def _publish(self, runtime: HttpRuntime, equipment: Equipment) -> None:
-        shelf = runtime.server.counter.shelf
-        runtime.desk.equip(shelf.put([equipment.model_dump_json().encode()]).digest)
+    def _publish(self, runtime: EquippingRuntime, equipment: Equipment) -> None:
+        runtime.equip(equipment.model_dump_json().encode())
 
     # On the disk ---------------------------------------------------------------------------
 

@@ -107,6 +107,7 @@ class Daemon:
         except BaseException:
             self._lock.close()
             raise
+        self.server.counter.office.expect(options.clients)
         self._control.write(self.server.url, options.tls)
         self._go_on()
 
@@ -226,6 +227,7 @@ class Daemon:
             listener=self._listener,
             patience=self._options.patience,
         )
+        self.server.counter.office.expect(names)
         self._runs[run_id] = run
         run.start()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anabranch.api.conduct import conduct
 from anabranch.api.prepare import Prepared
-from anabranch.api.preparing import Preparation
+from anabranch.api.preparing import Preparation, PreparationStopped
 from anabranch.coordinator.archive import UpdateArchive
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted, RunEnded, RunStarted
 from anabranch.coordinator.store import Store
@@ -87,9 +87,14 @@ class ServedRun:
     def _work(self) -> None:
         try:
             self._carried()
+        except PreparationStopped:
+            self._interrupted()
         except AnabranchError as error:
             self._failed(error)
         except Exception as error:
+            if self._drained and not self.server.alive:  # closed while the round was open
+                self._interrupted()
+                return
             # The last resort of a thread: a run that dies is shown as dead, with the reason.
             self._failed(
                 AnabranchError(
@@ -138,6 +143,15 @@ class ServedRun:
             self._runtime.archive = UpdateArchive(Path(kept))
         self._state = "running"
         return self._runtime
+
+    def _interrupted(self) -> None:
+        """Stopped for good, or only until the daemon starts again."""
+        self._state, self._reason = "stopped", "stopped by the operator"
+        with Store.open(self.store) as store, store.session(self.id) as session:
+            if self._drained:
+                session.finish("running", "drained: goes on when the daemon starts again")
+            else:
+                session.finish("stopped", self._reason)
 
     def _failed(self, error: AnabranchError) -> None:
         self._state, self._reason = "failed", str(error)

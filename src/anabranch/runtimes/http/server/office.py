@@ -48,6 +48,11 @@ class Office:
             self._desks = [*self._desks, desk]
             self._known |= set(desk.facts.names)
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Clients that may come before their run begins."""
+        with self._lock:
+            self._known |= set(names)
+
     def remove(self, desk: Desk) -> None:
         """A run is over."""
         with self._lock:
