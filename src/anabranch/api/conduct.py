@@ -19,6 +19,7 @@ from anabranch.api.prepare import Prepared
 from anabranch.api.private import Protection, protection_of
 from anabranch.api.run import Run
 from anabranch.api.secure import (
+    bind_ledger,
     evaluation_deadline,
     remote_sums,
     secure_runtime,
@@ -117,6 +118,8 @@ def conduct(
             if remote is None
             else _remote(prepared, session, remote(prepared), stack)
         )
+        protection.show(runtime)
+        bind_ledger(runtime, protection.ledger)
         in_time = remote is not None or prepared.plan.devices is not None
         state = initial_state(prepared, in_time=in_time)
         if latest is None:
@@ -247,7 +250,9 @@ def _evaluator(prepared: Prepared, runtime: Runtime, door: ReleaseDoor, run: str
     clients: list[int] = []
     if federation.test is not None and (on in ("clients", "both") or not shards):
         clients = np.flatnonzero(federation.test.counts > 0).tolist()
-    if not clients and not shards:
+    if on == "nowhere":
+        clients = []
+    elif not clients and not shards:
         shards = holdout_shards(federation)
     names = federation.names
     return Evaluator(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from anabranch.api.prepare import Prepared
 from anabranch.client.inside import InsideNoise, units_of
@@ -26,6 +27,15 @@ __all__ = ["Protection", "protection_of"]
 
 LEDGERS = "ledgers"
 """Folder of the populations' ledgers, inside the store."""
+
+
+@runtime_checkable
+class ShowsLedger(Protocol):
+    """A runtime whose clients keep the head of the ledger."""
+
+    def show_ledger(self, path: Path) -> None:
+        """The file of the ledger that the run spends from."""
+        ...
 
 
 @dataclass
@@ -56,6 +66,11 @@ class Protection:
             asking.draw = lambda number: SecretDraw(ledger.coins(number), number)
         asking.gate = self.releases
         return asking
+
+    def show(self, runtime: object) -> None:
+        """Let clients elsewhere see where the ledger stands, where the runtime can."""
+        if self.ledger is not None and isinstance(runtime, ShowsLedger):
+            runtime.show_ledger(self.ledger.ledger.path)
 
     def recover(self, extra: Arrays, released: Iterable[StoredRelease]) -> None:
         """Settle what was durable in the run, but not yet in the ledger, when it was killed."""

@@ -7,6 +7,7 @@ it whatever it did::
       lock
       withdrawn      there only after `anabranch withdraw`
       log.jsonl      what was asked, decided and sent; plain text
+      spending.sqlite  what private runs were allotted, in which rounds this client took part
       evidence/      heads and receipts, signed by the coordinator; plain text
       vault/         identity, pins, contracts, cached models, two-phase memory; encrypted
 """
@@ -28,6 +29,7 @@ from anabranch.client.evidence import Evidence
 from anabranch.client.gate import Gate
 from anabranch.client.log import ClientLog
 from anabranch.client.policy import ClientPolicy
+from anabranch.client.spending import ClientSpending
 from anabranch.client.vault import VaultKey, open_vault
 from anabranch.disk import explained, make_directory
 from anabranch.errors import AnabranchError
@@ -39,6 +41,7 @@ from anabranch.values import Value
 __all__ = ["LOG_FILE", "WITHDRAWN_FILE", "ClientHome", "Pins"]
 
 LOG_FILE: Final = "log.jsonl"
+SPENDING_FILE: Final = "spending.sqlite"
 
 WITHDRAWN_FILE: Final = "withdrawn"
 """A file that ends all work of the client with its next task, whoever puts it there."""
@@ -150,6 +153,12 @@ class ClientHome:
         """Heads and receipts; only an enrolled client has some."""
         pins = self.pins
         return Evidence(self.path / "evidence", self.log, pins.name, pins.coordinator_key)
+
+    @cached_property
+    def spending(self) -> ClientSpending:
+        """The site's own count of its privacy."""
+        named = self.policy.privacy.count
+        return ClientSpending(Path(named) if named else self.path / SPENDING_FILE)
 
     def pin(self, token: Token, name: str, coordinator: bytes, url: str = "") -> Pins:
         """Hold fast to the coordinator that a token speaks of; for good.

@@ -93,6 +93,13 @@ class PrivacyRules(Value):
     """Largest budget of a run. A run without differential privacy has none and is declined."""
     units: tuple[Unit, ...] | None = None
     """Units of privacy that are accepted with ``max_epsilon``; none for any."""
+    max_total_epsilon: float | None = Field(default=None, gt=0, json_schema_extra={"unit": "nats"})
+    """Largest budget of all runs together, by this site's own count; none for any."""
+    total_delta: float = Field(default=1e-5, gt=0, lt=1, json_schema_extra={"unit": "probability"})
+    """Delta of ``max_total_epsilon``."""
+    count: str = ""
+    """File of the site's own count. Clients of several coordinators that name the same file count
+    together. Left out: one in each client's folder."""
     min_cohort: int = Field(default=1, ge=1, json_schema_extra={"unit": "clients"})
     """Fewest clients whose updates make a round."""
 

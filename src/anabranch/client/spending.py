@@ -121,6 +121,14 @@ class ClientSpending:
             row = (coordinator, head.population, head.sequence, head.digest)
             self._connection.execute("INSERT OR IGNORE INTO heads VALUES (?, ?, ?, ?)", row)
 
+    def runs(self) -> tuple[tuple[str, str], ...]:
+        """Coordinator and run of everything that is counted."""
+        return tuple(self._allotments())
+
+    def counts(self, coordinator: str, run: str) -> bool:
+        """Whether a run is in the count already."""
+        return (coordinator, run) in self._allotments()
+
     def agree(self, coordinator: str, allotted: Allotted, cap: SpendingCap | None) -> float:
         """Count a run in full, once, if the client's cap holds it; returns the total after it.
 

@@ -187,6 +187,8 @@ def check_against_data(plan: Plan, data: Federation, learner: Learner) -> None:
         raise _nowhere(wanted, "the coordinator has no hold-out examples", "holdout_fraction")
     if wanted in ("clients", "both") and not at_clients:
         raise _nowhere(wanted, "no client has test examples", "test_fraction")
+    if wanted == "nowhere" and (plan.stop.target is not None or plan.stop.patience is not None):
+        raise _nowhere(wanted, "a stop rule looks at a metric", "holdout_fraction")
     measured = measured_metrics(plan, data, learner)
     if plan.stop.metric not in measured:
         raise AnabranchError(

@@ -20,8 +20,9 @@ class EvaluationPlan(Value):
 
     every: int = Field(default=1, ge=0, json_schema_extra={"unit": "rounds"})
     """Rounds between evaluations; 0 means after the last round only."""
-    on: Literal["clients", "holdout", "both"] = "clients"
-    """Whose examples: each client's own test split, the coordinator's hold-out set, or both."""
+    on: Literal["clients", "holdout", "both", "nowhere"] = "clients"
+    """Whose examples: each client's own test split, the coordinator's hold-out set, both, or
+    nobody's ("nowhere": under a privacy promise metrics of clients would be releases)."""
     bins: int = Field(default=512, ge=2, le=65536, json_schema_extra={"unit": "bins"})
     """Bins of the score histograms that AUC is computed from; more is finer and larger."""
     baselines: tuple[Literal["local-only", "pooled"], ...] = ()

@@ -234,7 +234,11 @@ def _measured(plan: Plan) -> Iterator[str]:
         "clients": "at every client, on its own test examples",
         "holdout": "at the coordinator, on its hold-out examples",
         "both": "at every client and on the coordinator's hold-out examples",
+        "nowhere": "",
     }[plan.evaluation.on]
+    if not where:
+        yield "The model is measured nowhere."
+        return
     every = plan.evaluation.every
     when = (
         f"Every {every} rounds" if every > 1 else "Every round" if every else "After the last round"

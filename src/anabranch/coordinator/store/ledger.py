@@ -200,6 +200,15 @@ class PopulationLedger:
         with self._explained("reading the privacy ledger"):
             return tuple(checked(self.population, self._newer(-1)))
 
+    def contents(self, after: int) -> tuple[str, ...]:
+        """Content digests of the entries after number ``after``, in order.
+
+        Raises:
+            AnabranchError: AB-914 damaged.
+        """
+        with self._explained("reading the privacy ledger"):
+            return tuple(link.content for link in self._newer(after))
+
     @property
     def head(self) -> Link:
         """The last entry.

@@ -37,7 +37,7 @@ def _weights(plan: Plan, mechanism: LocalDpSgd) -> str | None:
 
 
 def _evaluated(plan: Plan, mechanism: LocalDpSgd) -> str | None:
-    if plan.evaluation.on != "holdout":
+    if plan.evaluation.on not in ("holdout", "nowhere"):
         return (
             f"evaluation.on is {plan.evaluation.on!r}: metrics of a site's own examples would "
             "leave it without noise."

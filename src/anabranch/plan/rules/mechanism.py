@@ -52,7 +52,7 @@ def _averaging(plan: Plan) -> tuple[Alternative, ...]:
 
 
 def _evaluated(plan: Plan) -> str | None:
-    if plan.evaluation.on != "holdout":
+    if plan.evaluation.on not in ("holdout", "nowhere"):
         return (
             f"evaluation.on is {plan.evaluation.on!r}: metrics of clients' own examples would "
             "leave them without noise, and per client."
@@ -69,6 +69,7 @@ def _holdout(plan: Plan) -> tuple[Alternative, ...]:
             "hold-out)",
             {"evaluation.on": "holdout", "evaluation.baselines": None},
         ),
+        Alternative("measure nowhere", {"evaluation.on": "nowhere", "evaluation.baselines": None}),
         _NO_PROMISE,
     )
 

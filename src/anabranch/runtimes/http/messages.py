@@ -30,6 +30,7 @@ __all__ = [
     "Enrolled",
     "Failure",
     "Hello",
+    "LedgerShown",
     "OpenUpload",
     "Problem",
     "Proofs",
@@ -54,6 +55,7 @@ OLDEST_PROTOCOL: Final = 1
 """The oldest version that is still served (two previous ones, once there are so many)."""
 
 TaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Decimal = Annotated[str, Field(pattern=r"^([0-9]{1,16}(\.[0-9]{1,20})?(e-?[0-9]{1,3})?|inf)$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 """A SHA-256, or nothing."""
@@ -193,6 +195,29 @@ class Proofs(Value):
     heads: tuple[fleet_receipts.SignedHead, ...] = ()
     """Of consecutive rounds."""
     uploads: tuple[ProvedUpload, ...] = ()
+
+
+class LedgerShown(Value):
+    """Where the ledger of a private run's population stands, signed."""
+
+    population: str = Field(max_length=64)
+    """Whose ledger it is."""
+    sequence: int = Field(ge=0)
+    """Number of its last entry."""
+    digest: Sha256
+    """Of that entry; it binds all before."""
+    epsilon: Decimal
+    """Spent over all runs, what open runs may still spend included. What is signed has no
+    fractions, so the three numbers are text."""
+    budget: Decimal
+    """Of the population."""
+    delta: Decimal
+    """Of both."""
+    contents: tuple[Sha256, ...] = ()
+    """Content digests of the entries after the one that was asked about: they show that nothing of
+    what the client has seen was taken back."""
+    signature: str = ""
+    """Of the coordinator."""
 
 
 class OpenUpload(Value):

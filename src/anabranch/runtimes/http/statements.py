@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from anabranch.canonical import canonical_bytes
 from anabranch.errors import AnabranchError
-from anabranch.runtimes.http.messages import Enrolled, Receipt, Session, TaskFate, TaskOffer
+from anabranch.runtimes.http.messages import (
+    Enrolled,
+    LedgerShown,
+    Receipt,
+    Session,
+    TaskFate,
+    TaskOffer,
+)
 from anabranch.values import Value
 
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ _CONTEXTS: dict[type[Value], str] = {
     Receipt: "receipt",
     Session: "session-granted",
     Enrolled: "enrolled",
+    LedgerShown: "ledger",
 }
 
 

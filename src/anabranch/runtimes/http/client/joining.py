@@ -36,8 +36,8 @@ _OF_THE_LINE: Final = frozenset(
 )
 """Errors of this client and its line, not of a task: they are not reported but raised."""
 
-DECLINED: Final = frozenset({"AB-743", "AB-744"})
-"""The site's own policy, or a person who has not agreed yet."""
+DECLINED: Final = frozenset({"AB-743", "AB-744", "AB-923", "AB-924", "AB-929"})
+"""The site's own policy or count, or a person who has not agreed yet."""
 
 
 @dataclass(frozen=True)

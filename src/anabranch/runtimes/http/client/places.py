@@ -25,6 +25,7 @@ from anabranch.client.task import Fate, TaskKind
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
 from anabranch.privacy.secure_aggregation.session import ClientSession
+from anabranch.runtimes.http.client.counting import Counting
 from anabranch.runtimes.http.client.joining import Place, Workplace
 from anabranch.runtimes.http.client.line import Line
 from anabranch.runtimes.http.client.options import not_the_protocol
@@ -97,6 +98,8 @@ class MemberPlaces:
         if self._proving is not None and offer.kind is TaskKind.TRAIN:
             self._proving.offered(offer.task, offer.run, offer.round)
         place = self._prepared(run, offer, line)
+        if self._counting is not None and offer.kind is TaskKind.TRAIN:
+            self._counting.before(run.plan, offer, run.workplace, line)
         return _Watched(place, self.home) if self.home is not None else place
 
     def memories(self) -> Mapping[str, ClientMemory]:
@@ -120,6 +123,11 @@ class MemberPlaces:
         """An enrolled client keeps proofs; another knows no key that could sign them."""
         enrolled = self.home is not None and self.home.enrolled
         return Proving(self.home) if self.home is not None and enrolled else None
+
+    @cached_property
+    def _counting(self) -> Counting | None:
+        """A client with a home counts its own privacy."""
+        return Counting(self.home, self.name) if self.home is not None else None
 
     def _run(self, offer: TaskOffer, line: Line) -> _Joined:
         found = self._runs.get(f"{offer.run}/{offer.contract}")

@@ -16,6 +16,7 @@ from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.messages import Problem
 from anabranch.runtimes.http.server.counter import Counter
 from anabranch.runtimes.http.server.fleet_routes import fleet_routes
+from anabranch.runtimes.http.server.ledger_routes import ledger_routes
 from anabranch.runtimes.http.server.membership_routes import membership_routes
 from anabranch.runtimes.http.server.proof_routes import proof_routes
 from anabranch.runtimes.http.server.report_routes import report_routes
@@ -71,6 +72,7 @@ def application(counter: Counter, hosts: Sequence[str], control: Sequence[Route]
             *upload_routes(counter),
             *membership_routes(counter),
             *proof_routes(counter),
+            *ledger_routes(counter),
             *report_routes(counter),
             *control,
         ],

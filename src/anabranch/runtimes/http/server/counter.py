@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.requests import Request
 
@@ -41,6 +42,7 @@ class Counter:
         fleet: its name.
         folder: roster and tokens; None where every name is believed.
         proofs: heads and receipts by run.
+        ledgers: files of the ledgers that private runs spend from, by run.
         reports: what clients told of their devices.
         clock: monotonic seconds.
     """
@@ -58,6 +60,7 @@ class Counter:
     fleet: str = ""
     folder: FleetFolder | None = None
     proofs: dict[str, RunHeads] = field(default_factory=dict)
+    ledgers: dict[str, Path] = field(default_factory=dict)
     reports: ReportBook = field(default_factory=ReportBook)
     clock: Callable[[], float] = field(default=time.monotonic)
 

@@ -152,6 +152,10 @@ class HttpRuntime:
             self._heads = counter.proofs[run] = RunHeads(run, counter.signer.head)
         return FatesAfterCommit(self.desk, self.server, self._heads)
 
+    def show_ledger(self, path: Path) -> None:
+        """Clients of this run may ask where the ledger at ``path`` stands."""
+        self.server.counter.ledgers[self.desk.facts.run] = path
+
     @property
     def roster(self) -> Roster | None:
         """The signed list of members that secure sums take keys from; None on bare loopback."""

@@ -1,0 +1,101 @@
+"""Before a client computes for a private run: its own count, its own limit, the ledger's head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from anabranch.client.inside import units_of
+from anabranch.client.spending import SpendingCap
+from anabranch.errors import AnabranchError
+from anabranch.plan import Plan
+from anabranch.plan.privacy import LocalDpSgd
+from anabranch.plan.promise import Promise, promise_of
+from anabranch.privacy.ledger.heads import Head
+from anabranch.runtimes.http.client.line import Line, parsed
+from anabranch.runtimes.http.messages import LedgerShown, TaskOffer
+
+if TYPE_CHECKING:
+    from anabranch.client.home import ClientHome
+    from anabranch.runtimes.http.client.joining import Workplace
+
+__all__ = ["Counting"]
+
+
+@dataclass
+class Counting:
+    """Counts for one client, whatever the coordinator's ledger says.
+
+    Attributes:
+        home: keeps the count.
+        name: of the client.
+    """
+
+    home: ClientHome
+    name: str
+    _promises: dict[str, Promise] = field(default_factory=dict)
+
+    def before(self, plan: Plan, offer: TaskOffer, workplace: Workplace | None, line: Line) -> None:
+        """Count a training task before anything is computed.
+
+        Raises:
+            AnabranchError: AB-929 the site's own cap; AB-923 once too often; AB-924 the ledger was
+                turned back, or is not shown; AB-901 dp-accounting is not installed here.
+        """
+        if plan.privacy is None:
+            return
+        # A contract that changed under the same run is another run to this count.
+        run, who = f"{offer.run}/{offer.contract}", line.checker.key
+        self._see(plan, offer.run, who, line)
+        promise = self._promise(plan, run, workplace)
+        rules = self.home.policy.privacy
+        cap = (
+            SpendingCap(rules.max_total_epsilon, rules.total_delta)
+            if rules.max_total_epsilon is not None
+            else None
+        )
+        if not self.home.spending.counts(who, run):
+            self.home.spending.agree(who, promise.allotted(run), cap)
+        self.home.spending.take_part(who, run, offer.round, promise.limit)
+
+    def _promise(self, plan: Plan, run: str, workplace: Workplace | None) -> Promise:
+        if run not in self._promises:
+            roster = self.home.roster
+            members = len(list(roster.active())) if roster is not None else 1
+            if isinstance(plan.rounds.cohort, int):
+                members = max(members, plan.rounds.cohort)
+            sites: dict[str, int] = {}
+            inside = plan.privacy is not None and isinstance(plan.privacy.mechanism, LocalDpSgd)
+            if inside and workplace is not None and plan.privacy is not None:
+                units = units_of(workplace.data.train, plan.privacy.unit, self.name)
+                sites = {self.name: units}
+            self._promises[run] = promise_of(plan, members, sites)
+        return self._promises[run]
+
+    def _see(self, plan: Plan, run: str, who: str, line: Line) -> None:
+        """Ask for the ledger's head, and refuse one that forgets what was shown before."""
+        assert plan.privacy is not None  # asked of private plans only
+        spending, population = self.home.spending, plan.privacy.population
+        known = spending.known_head(who, population)
+        query = {"after": str(known[0])} if known is not None else None
+        try:
+            shown = parsed(LedgerShown, line.send("GET", f"/runs/{run}/ledger", params=query))
+        except AnabranchError as error:
+            if error.code != "AB-717":
+                raise
+            raise self._hidden(population) from error
+        line.checker.require(shown, shown.signature, run)
+        if shown.population != population:
+            raise self._hidden(population)
+        numbers = float(shown.epsilon), float(shown.budget), float(shown.delta)
+        head = Head(shown.population, shown.sequence, shown.digest, *numbers)
+        spending.see_head(who, head, shown.contents)
+
+    def _hidden(self, population: str) -> AnabranchError:
+        return AnabranchError(
+            "AB-924",
+            f"the coordinator does not show the ledger of {population!r}, which this run spends "
+            "from.",
+            fix="ask who runs the coordinator; this client takes part in nothing private without.",
+            kept="Nothing was computed and nothing was sent.",
+        )
