@@ -141,7 +141,7 @@ _OPERATIONS: Final = (
         "get",
         f"{_V}/runs/{{run}}/ledger",
         "Where the ledger of a private run's population stands",
-        {200: dict},
+        {200: messages.LedgerShown},
         query=("after",),
     ),
     _Operation(
