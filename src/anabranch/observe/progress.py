@@ -118,6 +118,7 @@ class PlainProgress:
             _shown(event, self._metric),
             f"{event.contributors} of {event.cohort} clients",
             limits_now(event.limits),
+            _virtual(event),
             f"about {seconds_in_words(left)} left" if not last else "",
         ]
         return "  ".join(part for part in parts if part)
@@ -156,7 +157,7 @@ class RichProgress:
             return
         self._bar.update(self._task, completed=event.round)
         if event.metrics:
-            shown = (_shown(event, self._metric), limits_now(event.limits))
+            shown = (_shown(event, self._metric), limits_now(event.limits), _virtual(event))
             self._bar.update(self._task, metric="  ".join(part for part in shown if part))
 
     def _say(self, text: str, style: str = "") -> None:
@@ -164,6 +165,12 @@ class RichProgress:
             return
         # Names of clients and plans are not markup.
         self._bar.console.print(text, style=style or None, markup=False, highlight=False)
+
+
+def _virtual(event: RoundCommitted) -> str:
+    """How late it is on the clock of simulated devices."""
+    seconds = event.metrics.get("virtual_seconds")
+    return "" if seconds is None else f"{seconds_in_words(seconds)} of virtual time"
 
 
 def _shown(event: RoundCommitted | EvaluationDone, wanted: str | None) -> str:

@@ -282,7 +282,8 @@ class DeviceRuntime:
             trace = self._trace(group, row, one, None, spent[[place]])
             seconds = self._now - float(one.asked[0])
             client, name = group.work.clients[row], group.work.task
-            late.append(Outcome(client, Fate.TOO_LATE, "", seconds, 0, name, trace))
+            why = f"no answer after {seconds:.3g} s of virtual time"
+            late.append(Outcome(client, Fate.TOO_LATE, why, seconds, 0, name, trace))
         return late
 
     def _trace(
