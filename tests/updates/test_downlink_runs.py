@@ -13,6 +13,7 @@ from anabranch.coordinator.events import Event, RoundCommitted
 from anabranch.coordinator.store import Store, StoredRound
 from anabranch.plan import Plan
 from anabranch.plan.algebra import judge
+from anabranch.plan.explain import Facts, explain
 
 DELTA: dict[str, object] = {"kind": "delta"}
 
@@ -102,6 +103,17 @@ def test_two_sections_go_down_alike(tmp_path: Path) -> None:
     assert run.status == "complete"
     dense = finished(tmp_path / "d", with_downlink(None, algorithm={"name": "scaffold"}))
     assert run.metrics["loss"] == pytest.approx(dense.metrics["loss"], rel=0.15)
+
+
+def test_the_explanation_says_how_the_model_goes_down() -> None:
+    of = plan(
+        [],
+        updates={"downlink": DELTA, "budgets": [{"clients": "phone-*", "max_bytes": "2kB"}]},
+        clients={"memory": True},
+    )
+    text = explain(of, Facts(clients=4, dim=33))
+    assert "goes down encoded, as delta: coarseness = 1.0, window = 16" in text
+    assert "clients 'phone-*' has at most 2000 bytes" in text
 
 
 def test_differences_need_clients_that_keep_the_last_model() -> None:

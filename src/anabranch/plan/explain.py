@@ -213,6 +213,11 @@ def _leaving(plan: Plan, facts: Facts) -> Iterator[str]:
         yield f"Stage {stage.name}: {_fields(stage.model_dump())}."
     if plan.updates.max_bytes is not None:
         yield f"Encoded, an update has at most {plan.updates.max_bytes} bytes, or is not sent."
+    for budget in plan.updates.budgets:
+        yield f"An update of clients {budget.clients!r} has at most {budget.max_bytes} bytes."
+    downlink = plan.updates.downlink
+    if downlink is not None:
+        yield f"The model goes down encoded, as {downlink.kind}: {_fields(downlink.model_dump())}."
     yield "Sums of evaluation metrics leave in the same way; examples never do."
 
 
