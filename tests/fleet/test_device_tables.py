@@ -81,6 +81,9 @@ def test_files_of_another_kind_or_that_are_not_there_are_refused(tmp_path: Path)
     (tmp_path / "bytes.csv").write_bytes(b"client,class\n\xff\xfe,mid\n")
     with refused("AB-530"):
         read_profiles(tmp_path / "bytes.csv", NAMES)
+    (tmp_path / "text.parquet").write_text("client,class\n")
+    with refused("AB-530"):
+        read_profiles(tmp_path / "text.parquet", NAMES)
     with refused("AB-530"):
         write_device_table(tmp_path / "table.json", {"client": ["va"]})
 

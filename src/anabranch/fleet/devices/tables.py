@@ -166,6 +166,8 @@ def read_device_table(path: Path) -> DeviceTable:
         raise _unreadable(path, what)
     try:
         columns = _csv(path) if path.suffix == ".csv" else _parquet(path)
+    except ImportError as error:
+        raise _unreadable(path, "needs pyarrow, which is not installed (extra `data`)") from error
     except (OSError, ValueError, csv.Error) as error:
         raise _unreadable(path, f"cannot be read ({type(error).__name__})") from error
     return DeviceTable(path.name, columns)
