@@ -20,7 +20,7 @@ DEV := $(VENV)/.ready-dev
 DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.ready-demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers bench-updates bench-devices bench-privacy docs wheel constraints clean
+.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers bench-updates bench-devices bench-privacy bench-network test-flower docs wheel constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,16 @@ test: $(DEV) ## The fast tests, on two processes
 test-all: $(DEV) ## Every test, also the slow ones, and the doctests
 	ANABRANCH_EXPLORE=1 $(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest --doctest-modules src/anabranch
+
+FLOWER := .venvs/flower-test
+$(FLOWER)/.ready: pyproject.toml | $(BIN)/python
+	@echo "Setting up $(FLOWER) (Flower has upper bounds of its own) ..."
+	$(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[flower,data]" pytest hypothesis psutil
+	@touch $@
+
+test-flower: $(FLOWER)/.ready ## Our coordinator and clients on a real Flower fleet (about ten minutes)
+	cd tests/flower && ../../$(FLOWER)/bin/python -m pytest -p no:cacheprovider -rs
 
 doctest: $(DEV) ## The examples in the docstrings
 	$(BIN)/python -m pytest --doctest-modules src/anabranch

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from anabranch.cli import fleets, plans, privacy, runs, sites, sources
+from anabranch.cli import fleets, flower, plans, privacy, runs, sites, sources
 from anabranch.cli.demo import demo
 from anabranch.cli.devices import device
 from anabranch.cli.guard import GuardedGroup
@@ -76,5 +76,6 @@ app.command("approve")(sites.approve)
 app.command("verify")(sites.verify)
 app.command("audit")(fleets.audit)
 app.command("withdraw")(sites.withdraw)
+app.add_typer(flower.app, name="flower")
 app.command("device")(device)
 app.command("init")(init)

@@ -1,0 +1,130 @@
+"""The ServerApp of an exported app: our coordinator on a Flower fleet.
+
+Flower never restarts a ServerApp and never resumes a run. Here every round is durable in our store,
+and a new Flower run with ``resume`` in its configuration goes on with the run that was cut off.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
+
+from flwr.app import Context
+from flwr.serverapp import ServerApp
+
+from anabranch.api.conduct import conduct, plan_record
+from anabranch.api.prepare import Prepared
+from anabranch.api.preparing import OWN_SOURCES, Preparation, require_protected, require_servable
+from anabranch.api.run import Run
+from anabranch.coordinator.events import Event, RoundCommitted, RunEnded
+from anabranch.coordinator.store import Store
+from anabranch.data.load import load_federation
+from anabranch.errors import AnabranchError
+from anabranch.plan import Plan, load_plan
+from anabranch.plan.contract import canonical_json
+from anabranch.runtimes.flower.fates import FatesFile
+from anabranch.runtimes.flower.grid_runtime import GridRuntime
+from anabranch.runtimes.local import InlineRuntime
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
+
+__all__ = ["run_on_grid", "server"]
+
+
+def run_on_grid(grid: Grid, config: Mapping[str, object]) -> Run:
+    """Run or resume a plan on the nodes of a Grid.
+
+    Args:
+        grid: of the ServerApp.
+        config: ``plan`` (TOML text), ``store`` (folder), ``resume`` (a run's id, or empty),
+            ``clients`` (names, comma-separated, where the data lie at the sites), ``patience``
+            (seconds to wait for nodes), ``quiet`` (seconds without a new node
+            after which those that are there must do), ``task-seconds`` (longest task).
+
+    Raises:
+        AnabranchError: AB-764 the plan cannot be served, AB-765 it needs protection, AB-782 too few
+            nodes; as `conduct`.
+    """
+    store_path = Path(str(config.get("store") or "runs"))
+    patience = float(str(config.get("patience") or 600))
+    with Store.open(store_path) as store:
+        run_id = str(config.get("resume") or "")
+        plan = Plan.model_validate(store.run(run_id).plan) if run_id else _plan(str(config["plan"]))
+        require_servable(plan)
+        names, personal = _clients(plan, str(config.get("clients") or ""))
+        if not run_id:
+            require_protected(plan, personal=personal)
+            run_id = store.create_run(
+                plan_record(plan, sha256("\n".join(names).encode()).hexdigest())
+            )
+        _log(f"anabranch run {run_id} in {store_path.resolve()}")
+        folder = store_path / "flower" / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        fates = FatesFile(folder / "fates.json")
+        fates.recover(max((stored.round for stored in store.rounds(run_id)), default=-1))
+        contract = canonical_json(plan.contract()).encode()
+        seconds = float(str(config.get("task-seconds") or 3600))
+        runtime = GridRuntime(grid, run_id, names, contract, fates, seconds)
+        quiet = float(str(config.get("quiet") or 60))
+        runtime.gather(plan.rounds.needed(len(names)), patience, quiet)
+        prepared = Preparation(plan, run_id, names, folder, patience).prepared(runtime)
+
+        def remote(ready: Prepared) -> GridRuntime:
+            own = InlineRuntime(ready.simulant(None))
+            runtime.ready(ready.program.broadcast_sections, own)
+            return runtime
+
+        return conduct(prepared, store, run_id, _say, remote=remote)
+
+
+def _plan(text: str) -> Plan:
+    with NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        return load_plan(Path(file.name))
+
+
+def _clients(plan: Plan, named: str) -> tuple[tuple[str, ...], bool]:
+    """The clients, and whether their data are of persons."""
+    if plan.data.source in OWN_SOURCES:
+        names = tuple(name.strip() for name in named.split(",") if name.strip())
+        if not names:
+            raise AnabranchError(
+                "AB-785",
+                "the plan is about data of the sites, and no client was named.",
+                fix="export the app with --clients a,b,c, or set clients in its configuration.",
+                kept="Nothing was started.",
+            )
+        return names, True
+    federation = load_federation(plan.data, plan.seed).federation
+    return federation.names, bool(federation.card and federation.card.personal)
+
+
+def _log(line: str) -> None:
+    """Flower shows what its ServerApp prints."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _say(event: Event) -> None:
+    """One line a round for Flower's log."""
+    if isinstance(event, RoundCommitted):
+        measured = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
+        _log(
+            f"round {event.round} {event.outcome} {event.contributors} merged  {measured}"
+        )  # the log of the ServerApp is its terminal
+    elif isinstance(event, RunEnded):
+        _log(f"run {event.status}: {event.reason}")
+
+
+def _main(grid: Grid, context: Context) -> None:
+    run_on_grid(grid, context.run_config)
+
+
+server = ServerApp()
+server.main()(_main)
