@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from killed_runs import end_of, go, in_child
 
+from anabranch.api.prepare import prepare
 from anabranch.api.run import Run
 from anabranch.api.simulate import resume, run_plan
 from anabranch.fleet.timeline import traces_of
 from anabranch.observe.export import trace_csv
 from anabranch.plan import Plan
+from anabranch.testing.faults import KillAt, Trace
 
 PLAN: dict[str, object] = {
     "name": "devices",
@@ -114,3 +118,18 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
         ends.append(run_plan(one, store=tmp_path / kind))
     np.testing.assert_array_equal(ends[0].vector, ends[1].vector)
     assert told(ends[0]) == told(ends[1])
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_its_open_tasks(tmp_path: Path) -> None:
+    """``kill -9`` at every kind of step of an asynchronous run with tasks under way."""
+    work = prepare(plan("buffered"))
+    traced = Trace()
+    go(work, tmp_path / "whole", traced)
+    wanted = end_of(tmp_path / "whole")
+    for point, total in traced.counts.items():
+        folder = tmp_path / point
+        nth = 1 + total // 2
+        assert in_child(work, folder, KillAt(point, min(nth, total))) == -signal.SIGKILL
+        assert in_child(work, folder) == 0
+        assert end_of(folder) == wanted, point
