@@ -344,3 +344,31 @@ def test_a_capped_weight_moves_the_sum_by_one_clip_norm_at_most() -> None:
     work = prepare(plan(CENTRAL, **weighting), federation())
     assert not judge(work.plan).refusals
     assert np.linalg.norm(sent_by(work)["delta"]) <= 1.0
+
+
+def test_a_run_ends_with_its_last_good_model_when_the_budget_is_used_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From round 4 on releases are dearer than planned: the ledger refuses, the run ends."""
+    from dataclasses import replace
+
+    from anabranch.plan.promise import Promise
+    from anabranch.privacy.events import GaussianEvent
+
+    honest = Promise.model_charge
+
+    def dear(self: Promise, round_: int, *given: object, **named: object) -> object:
+        charge = honest(self, round_)
+        assert isinstance(charge, GaussianEvent)
+        return (
+            replace(charge, noise_multiplier=charge.noise_multiplier / 2) if round_ > 3 else charge
+        )
+
+    monkeypatch.setattr(Promise, "model_charge", dear)
+    run_id = go(prepare(plan(CENTRAL), federation()), tmp_path)
+    with Store.open(tmp_path) as store:
+        record, rounds = store.run(run_id), store.rounds(run_id)[1:]
+    assert (record.status, record.reason) == ("complete", "the privacy budget is used up")
+    assert [stored.outcome for stored in rounds] == ["complete"] * 3 + ["failed"]
+    with PopulationLedger.existing(tmp_path / LEDGERS, "people") as ledger:
+        assert ledger.balance().epsilon() <= 8.0 * (1 + 1e-6)
