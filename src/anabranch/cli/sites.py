@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -237,6 +238,7 @@ def withdraw(
 
     No task is done and nothing is sent from now on. What was merged stays in the model.
     """
+    from anabranch.client.evidence import receipted
     from anabranch.client.home import LOG_FILE, WITHDRAWN_FILE
     from anabranch.client.log import read_log
     from anabranch.client.proof import contributions
@@ -253,14 +255,14 @@ def withdraw(
         say("Not withdrawn: the client takes part when it is started.")
         return
     write_text(marker, f"withdrawn {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n")
-    parts = contributions(read_log(home / LOG_FILE))
+    left, proved = contributions(read_log(home / LOG_FILE)), receipted(home)
+    parts = [
+        replace(part, fate=part.fate or ("merged" if part.task in proved else ""))
+        for part in left
+        if part.kind == "train"
+    ]
     if as_json:
-        print_json(
-            [
-                {"run": p.run, "round": p.round, "task": p.task, "fate": p.fate, "bytes": p.bytes}
-                for p in parts
-            ]
-        )
+        print_json([asdict(part) for part in parts])
         return
     say("Withdrawn: no task is done and nothing is sent from now on.")
     rows = [
@@ -268,6 +270,8 @@ def withdraw(
         for p in parts
     ]
     print_table(("run", "round", "fate", "sent"), rows, title="Updates that left this site")
-    merged: Sequence[str] = sorted({p.run for p in parts if p.fate.startswith("merged")})
+    others = len(left) - len(parts)
+    say(f"Besides, {others} answers left that are no part of a model (metrics, statistics).")
+    merged = sorted({part.run for part in parts if part.fate.startswith("merged")})
     if merged:
-        say(f"Models that learnt from them: the runs {', '.join(merged)}.")
+        say(f"Models that learnt from this site: the runs {', '.join(merged)}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Final, TypeVar
@@ -23,9 +24,12 @@ from anabranch.fleet.identity import fingerprint
 from anabranch.fleet.receipts import Head, Receipt, SignedHead, check_heads, counted
 from anabranch.values import Value
 
-__all__ = ["Evidence"]
+__all__ = ["EVIDENCE", "Evidence", "receipted"]
 
 Item = TypeVar("Item", bound=Value)
+
+EVIDENCE: Final = "evidence"
+"""Where heads and receipts lie in a client's home."""
 
 _RECEIPTS: Final = "receipts.jsonl"
 
@@ -158,6 +162,17 @@ class Evidence:
     def _file(self, run: str) -> Path:
         # The id of a run is the coordinator's word: it never becomes part of a path.
         return self._folder / f"heads-{hashlib.sha256(run.encode()).hexdigest()[:32]}.jsonl"
+
+
+def receipted(home: Path) -> frozenset[str]:
+    """Tasks of a client that have receipts, also while its process runs; nothing is checked."""
+    path = home / EVIDENCE / _RECEIPTS
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    found = set()
+    for line in lines:
+        with suppress(ValidationError):  # the line that is just being written
+            found.add(Receipt.model_validate_json(line).leaf.task)
+    return frozenset(found)
 
 
 def _place(details: dict[str, Detail]) -> tuple[str, int]:

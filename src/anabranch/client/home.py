@@ -25,7 +25,7 @@ from typing import Final
 from pydantic import Field
 
 from anabranch.client.contracts import ContractBook
-from anabranch.client.evidence import Evidence
+from anabranch.client.evidence import EVIDENCE, Evidence
 from anabranch.client.gate import Gate
 from anabranch.client.log import ClientLog
 from anabranch.client.policy import ClientPolicy
@@ -152,7 +152,7 @@ class ClientHome:
     def evidence(self) -> Evidence:
         """Heads and receipts; only an enrolled client has some."""
         pins = self.pins
-        return Evidence(self.path / "evidence", self.log, pins.name, pins.coordinator_key)
+        return Evidence(self.path / EVIDENCE, self.log, pins.name, pins.coordinator_key)
 
     @cached_property
     def spending(self) -> ClientSpending:

@@ -27,6 +27,7 @@ POLICY_TEMPLATE = """\
 # max_epsilon = 8.0                    # largest privacy budget of a run; without one: declined
 # units = ["subject", "client"]        # whose presence must be protected by it
 # max_total_epsilon = 10.0             # of all runs together, by this site's own count
+# total_delta = 1e-5                   # delta of that count
 # count = "/srv/va/spent.sqlite"       # one count for clients of several coordinators
 # min_cohort = 5                       # fewest clients whose updates make a round
 
