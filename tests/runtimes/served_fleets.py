@@ -181,6 +181,11 @@ class ServedFleet:
         process.start()
         self.clients[name] = process
 
+    def restart_client(self, name: str) -> None:
+        self.clients[name].kill()
+        self.clients[name].join()
+        self.start_client(name)
+
     def start_clients(self) -> None:
         for name in NAMES:
             self.start_client(name)

@@ -121,7 +121,7 @@ def test_fates_are_told_exactly_when_their_round_was_committed(start: Start) -> 
         states.sync()  # and then the coordinator is gone, before or after the store's commit
         runtime = start()
         runtime.recover(round_ if committed else round_ - 1)
-        unsure = line(runtime).contact([], [task])
+        unsure = line(runtime).contact([], [f"run/{task}"])
         wanted = {f"{1:032x}"} | ({task} if committed else set())
         assert {fate.task for fate in unsure.fates} == wanted
         assert all(fate.fate is Fate.MERGED for fate in unsure.fates)
@@ -133,10 +133,10 @@ def test_a_task_that_nobody_knows_was_too_late_once_the_run_goes_on(start: Start
     runtime = start()
     runtime.recover(0)
     lost = "ee" * 16
-    assert line(runtime).contact([], [lost]).fates == ()  # it may still be given out again
+    assert line(runtime).contact([], [f"run/{lost}"]).fates == ()  # it may still be given out again
     runtime.submit(work((1,)))
     runtime.poll(0.0)
-    told = line(runtime).contact([], [lost]).fates
+    told = line(runtime).contact([], [f"run/{lost}"]).fates
     assert [(fate.task, fate.fate) for fate in told] == [(lost, Fate.TOO_LATE)]
 
 

@@ -260,8 +260,13 @@ class Attendance:
             time.sleep(min(0.2, seconds))
 
     def _unresolved(self, heard: list[str]) -> list[str]:
-        pending = [t for memory in self.places.memories().values() for t in memory.unresolved()]
-        return [task for task in pending if task not in heard]
+        """Tasks by run whose fate the client needs before it goes on."""
+        return [
+            f"{run}/{task}"
+            for run, memory in self.places.memories().items()
+            for task in memory.unresolved()
+            if task not in heard
+        ]
 
     def _do(self, offer: TaskOffer) -> int:
         self.line.options.on_task(offer)

@@ -103,8 +103,25 @@ class MemberPlaces:
         return _Watched(place, self.home) if self.home is not None else place
 
     def memories(self) -> Mapping[str, ClientMemory]:
-        """Of the runs at hand."""
-        return {name: run.memory for name, run in self._runs.items() if run.memory is not None}
+        """Of the runs at hand, and of those that only the disk knows since a restart."""
+        at_hand = {
+            run.memory.directory.name: run.memory
+            for run in self._runs.values()
+            if run.memory is not None
+        }
+        return {**self._dormant, **at_hand}
+
+    @cached_property
+    def _dormant(self) -> Mapping[str, ClientMemory]:
+        """Memories of earlier processes: their fates may come before the run's next task.
+
+        Nothing is read from them, so their length does not matter.
+        """
+        sealer = self.home.vault if self.home is not None else None
+        folders = self.directory.iterdir() if self.directory.is_dir() else ()
+        return {
+            folder.name: ClientMemory(folder, 1, sealer) for folder in folders if folder.is_dir()
+        }
 
     def told(self, task: str, fate: Fate) -> None:
         """The coordinator told what became of a task."""

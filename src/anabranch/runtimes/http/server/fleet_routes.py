@@ -35,6 +35,7 @@ __all__ = ["fleet_routes"]
 
 _PIECE: Final = 1 << 20
 _TASK: Final = re.compile(r"[0-9a-f]{32}")
+_OF_RUN: Final = re.compile(r"[A-Za-z0-9._-]{0,96}/[0-9a-f]{32}")
 _MOST: Final = 64
 
 
@@ -68,7 +69,8 @@ class _Fleet:
         """Hold the request until there is a task, the run ends, or the time is over."""
         counter, name = self._counter, self._counter.client(request)
         wait = self._wait(request)
-        heard, unresolved = self._tasks(request, "heard"), self._tasks(request, "unresolved")
+        heard = _named(request, "heard", _TASK)
+        unresolved = _named(request, "unresolved", _OF_RUN)
         event = counter.bell.expect(name)  # before looking: a task that comes now rings it
         try:
             contact = self._contact(name, heard, unresolved)
@@ -149,10 +151,10 @@ class _Fleet:
             raise malformed("'wait' is not a number of seconds")
         return min(wait, longest)
 
-    @staticmethod
-    def _tasks(request: Request, key: str) -> tuple[str, ...]:
-        named = request.query_params.getlist(key)[:_MOST]
-        return tuple(task for task in named if _TASK.fullmatch(task))
+
+def _named(request: Request, key: str, form: re.Pattern[str]) -> tuple[str, ...]:
+    named = request.query_params.getlist(key)[:_MOST]
+    return tuple(task for task in named if form.fullmatch(task))
 
 
 def _ranged(request: Request, content: Buffer, headers: dict[str, str]) -> Response:

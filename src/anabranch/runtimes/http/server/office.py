@@ -80,7 +80,7 @@ class Office:
         Args:
             name: the client.
             heard: tasks whose fates arrived.
-            unresolved: tasks whose fate the client needs before it goes on.
+            unresolved: run and task (``RUN/TASK``) whose fate the client needs.
             now: monotonic seconds.
         """
         seen = self.seen.setdefault(name, Seen(now))
@@ -107,14 +107,14 @@ class Office:
 
     @staticmethod
     def _asked(desks: Sequence[Desk], name: str, unresolved: Iterable[str]) -> list[TaskFate]:
-        """Fates that are durable; a task that no run has open was too late."""
+        """Fates that are certain; of a run that is not carried now nothing is."""
+        by_run = {desk.facts.run: desk for desk in desks}
         told = []
-        for task in unresolved:
-            answers = [desk.fate(task, name) for desk in desks]
-            known = [fate for fate in answers if fate is not None]
-            if len(known) < len(answers):
-                continue  # some run has it open: its fate comes
-            told += sorted(known, key=lambda fate: not fate.fate.counts)[:1]
+        for text in unresolved:
+            run, _, task = text.rpartition("/")
+            fate = by_run[run].fate(task, name) if run in by_run else None
+            if fate is not None:
+                told.append(fate)
         return told
 
     def _turn(self, desks: Sequence[Desk]) -> None:
