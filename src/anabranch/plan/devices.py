@@ -70,6 +70,30 @@ class DevicesPlan(Value):
             raise ValueError("regions is empty; give one, or leave it out")
         return self
 
+    def words(self) -> str:
+        """What a simulation pretends, in a sentence or two.
+
+        >>> DevicesPlan(mix={"entry": 3.0, "mid": 1.0}).words()[:40]
+        'Devices of the classes entry (75 %), mid'
+        """
+        total = sum(self.mix.values())
+        shares = ", ".join(
+            f"{name} ({share / total:.0%})".replace("%", " %")
+            for name, share in self.mix.items()
+            if share
+        )
+        what = f"Devices of the classes {shares}" if not self.profiles else "Devices of a table"
+        where = f", in {', '.join(self.regions)}" if not self.profiles else ""
+        when = "as a trace shows" if self.trace else "drawn"
+        spread = self.behaviour.spread
+        hidden = (
+            f"Real speed and power lie {spread:g} (log) around what the planner believes, hidden "
+            "from it."
+            if spread
+            else "The planner's model of speed and power is perfect."
+        )
+        return f"{what}{where}; what they do is {when}. {hidden} Time is virtual; training is real."
+
     def fleet(self, names: tuple[str, ...], seed: int) -> SimulatedFleet:
         """The devices of the clients called ``names``.
 

@@ -56,6 +56,7 @@ def explain(plan: Plan, facts: Facts | None = None) -> str:
         ("What stays", list(_staying(plan))),
         ("What is measured", list(_measured(plan))),
         ("When it ends", list(_ending(plan))),
+        ("Simulated devices", [plan.devices.words()] if plan.devices is not None else []),
         ("The algebra", list(_verdict(plan))),
     ]
     title = f"Plan {plan.name!r}, contract {plan.contract_digest[:12]}"
