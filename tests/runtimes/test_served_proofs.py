@@ -121,6 +121,8 @@ def test_a_run_is_proved_audited_and_logged(fleet: ServedFleet) -> None:
     waited_for_receipts(fleet, 2)
     rounds = list(audit(fleet.store, run, kept, fleet.fleet.coordinator().public_key))
     assert [(one.uploads, one.holds) for one in rounds] == [(4, True), (4, True)]
+    with Store.open(fleet.store) as store:  # the federation key lies with the coordinator
+        assert "honest-but-curious" in store.run(run).trust_line
     for process in fleet.clients.values():
         process.kill()
         process.join()

@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -146,7 +146,7 @@ class Daemon:
             if self._draining:
                 raise _draining()
             with Store.open(self._options.store) as store:
-                run_id = store.create_run(_record(plan, names))
+                run_id = store.create_run(_record(plan, names, self._trust()))
             folder = run_folder(self._options.store, run_id)
             with explained(folder, "beginning a run"):
                 make_directory(folder, "served")
@@ -262,6 +262,10 @@ class Daemon:
         roster = self._fleet.membership().roster
         return tuple(e.name for e in roster.active() if Role.CLIENT in e.roles)
 
+    def _trust(self) -> str:
+        """What is to be believed of the members: part of a served run's trust line."""
+        return self._fleet.trust.value if self._fleet is not None else "clients without identities"
+
     def _of(self, run_id: str) -> ServedRun:
         found = [run for name, run in self._runs.items() if name.startswith(run_id)]
         if len(found) != 1 or not run_id:
@@ -273,9 +277,10 @@ class Daemon:
         return found[0]
 
 
-def _record(plan: Plan, names: Sequence[str]) -> RunRecord:
+def _record(plan: Plan, names: Sequence[str], trust: str) -> RunRecord:
     """A run whose data nobody has seen yet: their digest is of who has them."""
-    return plan_record(plan, sha256("\n".join(names).encode()).hexdigest())
+    record = plan_record(plan, sha256("\n".join(names).encode()).hexdigest())
+    return replace(record, trust_line=f"{record.trust_line}; {trust}")
 
 
 def _locked(path: Path) -> FileLock:
