@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from anabranch.updates.codec import Codec, LevelCodec, codec_contract
+from anabranch.updates.integers import read_integers, write_integers
 from anabranch.updates.levels import Levels
 from anabranch.updates.norm import squared_norm
 from anabranch.updates.packed import Reader, Writer, inconsistent
@@ -102,6 +103,8 @@ def _levels(
 class _Buckets(Codec):
     """Each bucket of coordinates has its own scale, its largest absolute value."""
 
+    version: ClassVar[int] = 2  # 1 coded whole symbols
+
     bucket: int = Field(default=1024, ge=1, le=2**24, json_schema_extra={"unit": "coordinates"})
     """Coordinates that share one scale."""
 
@@ -124,11 +127,11 @@ class _Buckets(Codec):
         scaled += context.generator.random(scaled.shape, dtype=np.float32)
         symbols = np.floor(scaled, out=scaled).astype(np.int32)
         np.clip(symbols, -self.levels, self.levels, out=symbols)
-        write_symbols(symbols.ravel()[: len(delta)], writer)
+        write_integers(symbols.ravel()[: len(delta)], writer)
 
     def read(self, reader: Reader, length: int) -> Vector:
         scales = reader.floats(-(-length // self.bucket))
-        symbols = read_symbols(reader, length)
+        symbols = read_integers(reader, length)
         if int(symbols.max()) > self.levels or int(symbols.min()) < -self.levels:
             raise inconsistent("a level is out of range")
         vector, steps = symbols.astype(np.float32), scales / np.float32(self.levels)
