@@ -5,7 +5,8 @@ update of one client of a small convolutional network, the size of that in the a
 Speeds are megabytes of float32 for each second of processor time, the best of several turns.
 
 Accuracy comes from whole runs, which take minutes each: ``python -m benchmarks.accuracy`` makes
-them, and what it has made is merged in here. ``--short`` takes one turn and writes nothing.
+them, and what it has made is merged in here (``--merge``: that alone). ``--short`` takes one turn
+and writes nothing.
 """
 
 from __future__ import annotations
@@ -325,9 +326,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=5, help="encodings timed for each codec")
     parser.add_argument("--short", action="store_true", help="one turn, and nothing is written")
+    parser.add_argument("--merge", action="store_true", help="only read the accuracy runs anew")
     asked = parser.parse_args()
     turns = 1 if asked.short else asked.turns
-    results: dict[str, object] = {
+    stored: dict[str, object] = json.loads(RESULT.read_text("utf-8")) if asked.merge else {}
+    results = stored or measured(turns)
+    results["accuracy"] = accuracy()
+    results["targets"] = targets(results)
+    show(results)
+    if not asked.short:
+        RESULT.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+        print(f"\nwritten to {RESULT}")
+
+
+def measured(turns: int) -> dict[str, object]:
+    """Everything that is measured here, on this machine."""
+    return {
         "parameters": DIM,
         "machine": {
             "processor": platform.processor() or platform.machine(),
@@ -338,13 +352,7 @@ def main() -> None:
         "fused": fused(turns),
         "downlink": downlink(turns),
         "secure": secure(),
-        "accuracy": accuracy(),
     }
-    results["targets"] = targets(results)
-    show(results)
-    if not asked.short:
-        RESULT.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-        print(f"\nwritten to {RESULT}")
 
 
 if __name__ == "__main__":
