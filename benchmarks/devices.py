@@ -40,6 +40,8 @@ class Measured:
     asked: int
     tasks: int
     real_seconds: float
+    cpu_seconds: float
+    load: float
     virtual_hours: float
     participation: float
     median_share: float
@@ -50,12 +52,13 @@ class Measured:
 
 def measure(devices: int, rounds: int, asked: int) -> Measured:
     """Rehearse and time; making the fleet counts."""
-    started = time.perf_counter()
+    load = os.getloadavg()[0]
+    started, used = time.perf_counter(), time.process_time()
     profiles = draw_profiles(devices, MIX, 0, regions=REGIONS)
     fleet = SimulatedFleet.drawn(profiles, DeviceSettings(), 0)
     goal = round(asked / 1.3)
     done = rehearse(fleet, Rehearsal(rounds, asked, goal, COST, Admission(max_battery=0.05)))
-    seconds = time.perf_counter() - started
+    seconds, used = time.perf_counter() - started, time.process_time() - used
     share = np.concatenate([found.tasks.share for found in done])
     return Measured(
         devices=devices,
@@ -63,6 +66,8 @@ def measure(devices: int, rounds: int, asked: int) -> Measured:
         asked=asked,
         tasks=len(share),
         real_seconds=round(seconds, 2),
+        cpu_seconds=round(used, 2),
+        load=round(load, 2),
         virtual_hours=round((done[-1].started + done[-1].seconds) / 3600, 2),
         participation=round(float(np.mean([found.participation for found in done])), 4),
         median_share=float(f"{np.nanmedian(share):.3g}"),
@@ -83,7 +88,8 @@ def main() -> None:
         print(
             f"{one.devices} devices, {one.rounds} rounds, {one.asked} asked: {one.tasks} tasks, "
             f"{one.virtual_hours} h of virtual time in {one.real_seconds} s "
-            f"(wanted: below {TARGET:g} s), {one.peak_mb} MB"
+            f"({one.cpu_seconds} s of the processor, load {one.load}; wanted: below {TARGET:g} s), "
+            f"{one.peak_mb} MB"
         )
     document = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
