@@ -98,6 +98,7 @@ def _facts(view: RunView, plan: Plan, privacy: PrivacyPlan, clients: int) -> Run
         dropout_share=provided[1],
         clip=words,
         holdout_from_clients=plan.data.holdout_fraction > 0,
+        unprotected=tuple(r.what for r in view.releases if r.mechanism == "unprotected"),
         metrics=_metrics(view),
         rounds=tuple(
             RoundFacts(r.number, r.cohort, r.contributors, r.outcome) for r in view.rounds

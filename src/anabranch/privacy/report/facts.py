@@ -53,6 +53,7 @@ class RunFacts:
         dropout_share: of a cohort, that may vanish.
         clip: the clip rule in words.
         holdout_from_clients: whether the evaluation used rows that were taken from clients.
+        unprotected: what left the clients without noise, as the run recorded it.
         metrics: of the last evaluation.
         metrics_without: of the same plan without privacy, where the store holds such a run.
         rounds: in order.
@@ -78,6 +79,7 @@ class RunFacts:
     dropout_share: float
     clip: str
     holdout_from_clients: bool
+    unprotected: tuple[str, ...] = ()
     metrics: tuple[tuple[str, float], ...] = ()
     metrics_without: tuple[tuple[str, float], ...] = ()
     rounds: tuple[RoundFacts, ...] = ()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from anabranch.privacy.accounting import account
 from anabranch.privacy.events import GaussianEvent, PoissonSampling
-from anabranch.privacy.ledger import Balance, RunBalance
+from anabranch.privacy.ledger import Balance, RunBalance, epsilon_of
 from anabranch.privacy.ledger.balance import Release
 from anabranch.privacy.ledger.matrix import MatrixEvent
 from anabranch.privacy.report.facts import RunFacts
@@ -88,7 +88,7 @@ def report_of(balance: Balance, facts: RunFacts, head: tuple[int, str]) -> Repor
     run, opened = balance.runs[facts.run], balance.opened
     delta = run.allotted.delta
     events = _events(balance, run)
-    epsilon = account(events, delta).claim if events else 0.0
+    epsilon = epsilon_of(events, delta)
     claim = Claim(epsilon, delta, opened.unit.value, opened.relation.value, opened.size)
     return Report(
         run=facts.run,
@@ -119,7 +119,7 @@ def _events(balance: Balance, run: RunBalance) -> tuple[GaussianEvent, ...]:
     if balance.opened.disjoint:
         mine = {line.site for line in run.allotted.lines} - {""}
         found = [run.events(site) for site in sorted(mine)] or [run.events()]
-        return max(found, key=lambda events: account(events, run.allotted.delta).claim)
+        return max(found, key=lambda events: epsilon_of(events, run.allotted.delta))
     return tuple(event for line in run.allotted.lines for event in run.on(line))
 
 
@@ -305,7 +305,7 @@ def _population(balance: Balance) -> Item:
     rows = []
     for run in balance.runs.values():
         events = _events(balance, run)
-        counted = account(events, delta).claim if events else 0.0
+        counted = epsilon_of(events, delta)
         rows.append((run.allotted.run, run.allotted.label or "–", f"{counted:.4g}", _state(run)))
     return Item(
         "population",

@@ -60,7 +60,12 @@ def _how(balance: Balance, run: RunBalance, facts: RunFacts) -> Iterator[str]:
             f"The coordinator is trusted: it sees {seen} without noise. The guarantee is against "
             "everybody who sees released models, not against it."
         )
-    if facts.sampling == "poisson":
+    if facts.mechanism == "dp-sgd":
+        yield (
+            "The claimed amplification rests on batches that nobody outside a site sees, not even "
+            "by how long a step takes."
+        )
+    elif facts.sampling == "poisson":
         yield (
             "The claimed amplification fails against anybody who sees who takes part, the "
             "coordinator and the network among them, and if dropping out depends on the data."
@@ -77,6 +82,10 @@ def _how(balance: Balance, run: RunBalance, facts: RunFacts) -> Iterator[str]:
             "Other runs used the same population. Where their settings were chosen from private "
             "results, the composition is adaptive; for sampled runs the bound by Rényi divergences "
             "is the one proved for that (Feldman and Zrnic 2021)."
+        )
+    for what in facts.unprotected:
+        yield (
+            f"Left without noise before training, with a minimum count but outside epsilon: {what}."
         )
     unsettled = sum(r.settled is None for r in run.releases.values())
     if unsettled:

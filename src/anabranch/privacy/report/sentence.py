@@ -76,7 +76,8 @@ def _sampling(facts: RunFacts) -> str:
 
 def _participations(facts: RunFacts, unit: str) -> str:
     if not facts.participations:
-        return f"a {unit} may take part in every round"
+        article = "an" if unit[0] in "aeiou" else "a"
+        return f"{article} {unit} may take part in every round"
     apart = f", at least {facts.separation} rounds apart" if facts.separation > 1 else ""
     times = "round" if facts.participations == 1 else "rounds"
     return f"at most {facts.participations} {times} a client{apart}"
