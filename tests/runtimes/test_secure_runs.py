@@ -165,3 +165,28 @@ def test_a_client_that_is_never_there_costs_the_round_its_update_and_nothing_els
     )
     assert fates.pop("d") in ("too late", "refused", "lost")
     assert set(fates.values()) == {"merged"}
+
+
+def test_behind_devices_that_go_away_the_model_is_the_same_every_time(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    clients = {}
+    for client in range(150):
+        x = draw.normal(size=(20, 4)).astype(np.float32)
+        clients[f"c{client:03d}"] = (x, (np.arange(20) % 2).astype(np.int64))
+    federation = Federation.from_arrays(clients, holdout=clients["c000"])
+    table = {"bits": 40, "bound": 2.0, "corrupt_share": 0.05, "dropout_share": 0.3}
+    tables = {
+        **TABLES,
+        "rounds": {"count": 1, "cohort": 12, "quorum": 4},
+        "evaluation": {"on": "holdout"},
+        "devices": {},
+        "secure_aggregation": {**table, "stage_seconds": 900.0},
+    }
+    runs = [
+        simulated(prepare(Plan.model_validate(tables), federation), tmp_path / f"{number}")
+        for number in range(2)
+    ]
+    assert same(*runs)
+    fates = [list(r.client_columns["fate"]) for r in runs[0].history if r.round]
+    assert any("merged" in row for row in fates)
+    assert [list(r.client_columns["fate"]) for r in runs[1].history if r.round] == fates

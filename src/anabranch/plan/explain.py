@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -196,11 +197,14 @@ def _rule(plan: Plan) -> Iterator[str]:
 def _leaving(plan: Plan, facts: Facts) -> Iterator[str]:
     sections = facts.sections or plan.algorithm.sections(facts.dim or 1)
     total = 0
+    masks = plan.secure_aggregation
+    wide = 4.0 if masks is None else masks.bits / 8
     for section in sections:
         vector = section.kind is Kind.VECTOR
-        size = (4 if vector else 8) * section.length
+        size = math.ceil((wide if vector else 8) * section.length)
         total += size
-        amount = f"{size} bytes" if facts.dim or not vector else "4 bytes a trained coordinate"
+        each = f"{wide:g} bytes a trained coordinate"
+        amount = f"{size} bytes" if facts.dim or not vector else each
         weighted = "by weight" if section.weighting is Weighting.BY_WEIGHT else "plainly"
         yield f"{section.name}: {amount}; added up {weighted}."
     if not facts.sections:
@@ -210,6 +214,11 @@ def _leaving(plan: Plan, facts: Facts) -> Iterator[str]:
         )
     elif facts.dim:
         yield f"Together {total} bytes a round, before any encoding."
+    if masks is not None:
+        yield (
+            "All of it behind masks, which cancel in sums of "
+            f"{masks.minimum} or more clients; so do the metrics."
+        )
     for stage in plan.updates.stages:
         yield f"Stage {stage.name}: {_fields(stage.model_dump())}."
     if plan.updates.max_bytes is not None:

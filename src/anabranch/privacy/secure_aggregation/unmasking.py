@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from anabranch.privacy.secure_aggregation.group import Active, Group
@@ -92,8 +93,27 @@ def unmask(
         UnrecoverableError: too few shares, or a dealer that lied.
     """
     recovery = _Recovery(group, revealed.shares)
-    minus = [_own_stream(recovery, group, active, name) for name in revealed.survivors]
+    own = [_own_stream(recovery, group, active, name) for name in revealed.survivors]
+    opened, bits = total.copy(), group.context.encoding.bits
+    if threads == 1:
+        plus, minus = _pair_streams(recovery, group, active, revealed)
+        add_streams(opened, plus, [*own, *minus], bits)
+        return opened
+    # Key agreements keep one core busy; the others take the own masks off meanwhile.
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(add_streams, opened, (), own, bits, threads=threads)
+        plus, minus = _pair_streams(recovery, group, active, revealed)
+        first.result()
+    add_streams(opened, plus, minus, bits, threads=threads)
+    return opened
+
+
+def _pair_streams(
+    recovery: _Recovery, group: Group, active: Active, revealed: Revealed
+) -> tuple[list[bytes], list[bytes]]:
+    """Seeds to add and to subtract: of survivors with clients that vanished."""
     plus: list[bytes] = []
+    minus: list[bytes] = []
     alive = frozenset(revealed.survivors)
     for name in active.participants:
         peers = sorted(active.graph[name] & alive)
@@ -111,9 +131,7 @@ def unmask(
             shared = exchange(group.adverts[peer].mask_key) + more
             seed = bound_seed(shared, active, name, peer)
             (minus if name < peer else plus).append(seed)
-    opened = total.copy()
-    add_streams(opened, plus, minus, group.context.encoding.bits, threads=threads)
-    return opened
+    return plus, minus
 
 
 def _own_stream(recovery: _Recovery, group: Group, active: Active, name: str) -> bytes:
