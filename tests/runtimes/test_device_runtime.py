@@ -23,12 +23,17 @@ MOODY = DeviceSettings(session_minutes=0.5, permanent_loss=0.3, task_seconds=900
 
 
 def runtime_of(
-    fleet: SmallFleet, settings: DeviceSettings, slots: SlotFile | None = None, batch: int = 2
+    fleet: SmallFleet,
+    settings: DeviceSettings,
+    slots: SlotFile | None = None,
+    batch: int = 2,
+    memory: float = 0.0,
 ) -> DeviceRuntime:
     devices = SimulatedFleet.drawn(draw_profiles(CLIENTS, {"entry": 1.0}, 0), settings, 0)
     examples = np.full(CLIENTS, 10.0)
     inner = InlineRuntime(fleet.build(), slots)
-    return DeviceRuntime(inner, devices, np.full(CLIENTS, 80e9), examples, batch=batch)
+    flops = np.full(CLIENTS, 80e9)
+    return DeviceRuntime(inner, devices, flops, examples, batch=batch, memory=memory)
 
 
 class TestFaithfulDevices(RuntimeContract):
@@ -159,3 +164,11 @@ def test_less_work_takes_less_time() -> None:
     whole, part = training(1.0), training(0.25)
     assert len(whole) == CLIENTS
     assert part == pytest.approx({client: seconds / 4 for client, seconds in whole.items()})
+
+
+def test_a_model_that_does_not_fit_into_memory_is_never_heard_of() -> None:
+    runtime = runtime_of(SmallFleet(FedAvg()), FAITHFUL, memory=601e6)  # entry phones: 600 MB
+    runtime.submit(work())
+    events = drained(runtime, None)
+    assert {e.fate for _, e in events if isinstance(e, Outcome)} == {Fate.LOST}
+    assert all(e.trace.train == 0 for _, e in events if isinstance(e, Outcome) and e.trace)

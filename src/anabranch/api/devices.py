@@ -48,4 +48,5 @@ def device_runtime(prepared: Prepared, inner: Runtime) -> DeviceRuntime:
     examples = federation.train.counts.astype(np.float64)
     view = unknown_fleet(len(federation)).with_columns(examples=examples)
     fleet = devices.fleet(federation.names, prepared.plan.seed)
-    return DeviceRuntime(inner, fleet, cost.flops * cost.seen(view), examples)
+    flops = cost.flops * cost.seen(view)
+    return DeviceRuntime(inner, fleet, flops, examples, memory=cost.memory)

@@ -86,6 +86,7 @@ class DeviceRuntime:
         examples: training examples of each client, as it announces them.
         bytes_down: of the download of each client of a work.
         batch: clients that the inner runtime is asked for at once.
+        memory: bytes that training needs; a device with less loses its task.
     """
 
     def __init__(
@@ -96,10 +97,12 @@ class DeviceRuntime:
         examples: Column,
         bytes_down: Callable[[Work], NDArray[np.float64]] = broadcast_bytes,
         batch: int = 8,
+        memory: float = 0.0,
     ) -> None:
         self._inner, self._fleet = inner, fleet
         self._flops, self._examples = flops, examples
         self._bytes_down, self._batch = bytes_down, batch
+        self._memory = memory
         self._agenda = Agenda()
         self._groups: dict[str, _Group] = {}
         self._places: dict[int, tuple[str, int]] = {}
@@ -192,7 +195,10 @@ class DeviceRuntime:
             f"device-{work.kind.value}",
         )
         latest = begun.asked + self._fleet.settings.task_seconds
-        begun = replace(begun, trained=np.where(begun.trained > latest, np.inf, begun.trained))
+        # A system ends the program that wants more memory than there is; nobody hears of it.
+        ended = training & (self._fleet.profiles.memory[rows] < self._memory)
+        trained = np.where(ended | (begun.trained > latest), np.inf, begun.trained)
+        begun = replace(begun, trained=trained, train=np.where(ended, 0.0, begun.train))
         order = np.lexsort((rows, begun.trained))
         alive = np.isfinite(begun.trained)
         group = _Group(work, begun, self._serial, order[alive[order]], open=set(range(len(rows))))
