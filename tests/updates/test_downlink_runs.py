@@ -123,3 +123,18 @@ def test_differences_need_clients_that_keep_the_last_model() -> None:
     assert {"updates.downlink.window": 0} in [a.changes for a in refusal.alternatives]
     whole = plan([], updates={"downlink": {**DELTA, "window": 0}}, clients={"memory": False})
     assert judge(whole).accepted
+
+
+def test_asynchronous_rounds_send_differences_too(tmp_path: Path) -> None:
+    of = plan(
+        [],
+        updates={"downlink": DELTA},
+        clients={"memory": True},
+        rounds={"count": 6, "asynchronous": {"buffer": 2, "concurrency": 3}},
+    )
+    run = finished(tmp_path, of)
+    assert run.status == "complete"
+    down = [stored.bytes_down for stored in rounds_of(tmp_path, run)]
+    dense = 4 * 401
+    assert down[0] < dense  # three clients, the origin is known
+    assert sum(down) < 0.5 * dense * 2 * run.rounds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from anabranch.updates.downlink_state import DownlinkState
 __all__ = ["Downstream", "Sending"]
 
 _PREFIX = "downlink."
-_ANSWERED = frozenset((Fate.MERGED, Fate.MERGED_LATE, Fate.REFUSED, Fate.TOO_LATE))
+_ANSWERED = frozenset((Fate.MERGED, Fate.MERGED_LATE, Fate.REFUSED))
 """Who answered has decoded the broadcast; of all others it is not known."""
 
 
@@ -35,6 +35,8 @@ class Sending:
     vectors: Broadcast
     before: DownlinkState | None = None
     state: DownlinkState | None = None
+    _frames: dict[int, bytes] = field(default_factory=dict, repr=False)
+    """By the version that a client holds: where clients are asked one by one, each is made once."""
 
     def addressed(self, opened: OpenWork) -> OpenWork:
         """The work with the frame that each of its clients gets."""
@@ -43,19 +45,22 @@ class Sending:
         clients = opened.work.clients
         held = self.before.held[list(clients)].tolist()
         lengths = {name: len(vector) for name, vector in self.vectors.items()}
-        frames = self.state.frames(held, lengths)
-        by_client = {c: frames[v] for c, v in zip(clients, held, strict=True)}
+        if missing := set(held) - self._frames.keys():
+            self._frames.update(self.state.frames(missing, lengths))
+        by_client = {c: self._frames[v] for c, v in zip(clients, held, strict=True)}
         return replace(opened, work=replace(opened.work, frames=by_client))
 
     def kept(self, collected: Collected) -> Arrays:
         """What the next round needs to know, for the durable state of the run."""
         if self.state is None:
             return {}
-        state = self.state
+        answered: dict[int, list[int]] = {}
         for key, outcome in collected.outcomes.items():
             if outcome.fate in _ANSWERED:
-                version = collected.works[key.task].round
-                state.held[key.client] = max(version, int(state.held[key.client]))
+                answered.setdefault(collected.works[key.task].round, []).append(key.client)
+        state = self.state
+        for version, clients in answered.items():
+            state = state.received(clients, version)
         return {_PREFIX + name: value for name, value in state.arrays().items()}
 
 
@@ -78,7 +83,7 @@ class Downstream:
             return Sending(vectors)
         before = self._state(downlink, vectors, extra)
         decoded, state = downlink.step(vectors, self.program.origin, before, number)
-        return Sending(decoded, before, replace(state, held=before.held.copy()))
+        return Sending(decoded, before, state)
 
     def _state(self, downlink: Downlink, vectors: Broadcast, extra: Arrays) -> DownlinkState:
         own: Mapping[str, np.ndarray] = {
