@@ -18,7 +18,6 @@ HERE = Path(__file__).parent
 SELECTORS: dict[str, dict[str, object]] = {
     "uniform": {"kind": "uniform"},
     "Oort": {"kind": "oort"},
-    "Oort, floor 20": {"kind": "oort", "floor": 20},
     "battery and network": {"kind": "utility", "floor": None},
     "battery and network, floor 20": {"kind": "utility", "floor": 20},
 }
