@@ -30,7 +30,7 @@ from anabranch.coordinator.secure_journal import FileSumJournal
 from anabranch.coordinator.secure_sum import Phase, SecureSum
 from anabranch.errors import AnabranchError
 from anabranch.privacy.secure_aggregation.section_codec import SectionCodec
-from anabranch.updates.sections import WEIGHT, Update
+from anabranch.updates.sections import WEIGHT, Kind, Section, Sections, Update, Weighting
 
 EVERYBODY = frozenset(range(6))
 
@@ -320,6 +320,28 @@ def test_a_mechanisms_own_steps_are_kept_or_the_modulus_is_refused() -> None:
 def replace_bounds():  # type: ignore[no-untyped-def]  # sections
     delta = replace(SECTIONS["delta"], bound=2.0)
     return type(SECTIONS)((delta, *SECTIONS.items[1:]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(bits=st.integers(12, 24), clients=st.integers(2, 30), data=st.data())
+def test_residues_that_clients_make_themselves_add_up_modulo_the_modulus(
+    bits: int, clients: int, data: st.DataObject
+) -> None:
+    """Noise from clients: vectors are residues, and no sum of them is out of range."""
+    half = 1 << (bits - 1)
+    delta = Section("delta", 3, Kind.VECTOR, Weighting.UNIFORM, quantum=1.0, bound=float(half))
+    codec = SectionCodec(Sections((delta,)), clients, bits, np.inf, wraps=True)
+    assert codec.encoding.wraps
+    assert codec.length == 3
+    draw = np.random.default_rng(data.draw(st.integers(0, 999)))
+    residues = draw.integers(-half, half, (clients, 3))
+    total = np.zeros(3, np.uint32)
+    for row in residues:
+        total += codec.encode(Update({"delta": row.astype(np.float32)}, {}), "a")
+    total &= np.uint32((1 << bits) - 1)
+    got = codec.decode(total, clients).sums["delta"]
+    oracle = (residues.sum(axis=0) + half) % (1 << bits) - half
+    assert got.tolist() == oracle.tolist()
 
 
 @pytest.mark.slow
