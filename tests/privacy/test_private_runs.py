@@ -372,3 +372,33 @@ def test_a_run_ends_with_its_last_good_model_when_the_budget_is_used_up(
     assert [stored.outcome for stored in rounds] == ["complete"] * 3 + ["failed"]
     with PopulationLedger.existing(tmp_path / LEDGERS, "people") as ledger:
         assert ledger.balance().epsilon() <= 8.0 * (1 + 1e-6)
+
+
+def test_clients_tell_their_accuracy_with_noise_when_the_plan_pays_for_it(tmp_path: Path) -> None:
+    """One bounded number a client, released through the ledger, never the client's own."""
+    document = plan(CENTRAL).model_dump(mode="json")
+    document["evaluation"] = {"on": "clients", "every": 3}
+    document["privacy"]["evaluation_share"] = 0.5
+    people = federation()
+    parts = {
+        name: (people.train.of(i).x, people.train.of(i).y) for i, name in enumerate(people.names)
+    }
+    work = prepare(plan_from(document), Federation.from_arrays(parts, test=parts))
+    run_id = go(work, tmp_path)
+    with Store.open(tmp_path) as store:
+        rounds = store.rounds(run_id)[1:]
+    told = [stored.metrics["accuracy"] for stored in rounds if "accuracy" in stored.metrics]
+    assert len(told) == 2
+    assert all(0 <= accuracy <= 1 for accuracy in told)
+    assert not [n for stored in rounds for n in stored.client_columns if n.startswith("metric.")]
+    with PopulationLedger.existing(tmp_path / LEDGERS, "people") as ledger:
+        balance = ledger.balance()
+    purposes = [release.reserved.purpose for release in balance.runs[run_id].releases.values()]
+    assert purposes.count("evaluation") == 2
+    assert balance.epsilon() <= 8.0 * (1 + 1e-6)
+    task = Task(TaskKind.EVALUATE, 1, 0, "c00", 1, "t")
+    reply = execute(
+        work.program, task, {"model": work.program.base}, None, work.federation.train.of(0)
+    )
+    assert set(reply.update.scalars) == {"score"}
+    assert not reply.update.vectors

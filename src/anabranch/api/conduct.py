@@ -234,7 +234,7 @@ def _coordinator(
         program=program,
         names=federation.names,
         runtime=runtime,
-        evaluator=_evaluator(prepared, runtime, ReleaseDoor(), asking.run),
+        evaluator=_evaluator(protection, runtime, ReleaseDoor(), asking.run),
         releases=protection.releases,
         asking=asking,
         policy=policy,
@@ -244,7 +244,8 @@ def _coordinator(
     )
 
 
-def _evaluator(prepared: Prepared, runtime: Runtime, door: ReleaseDoor, run: str) -> Evaluator:
+def _evaluator(protection: Protection, runtime: Runtime, door: ReleaseDoor, run: str) -> Evaluator:
+    prepared = protection.prepared
     federation, on = prepared.federation, prepared.plan.evaluation.on
     shards = holdout_shards(federation) if on in ("holdout", "both") else 0
     clients: list[int] = []
@@ -265,6 +266,7 @@ def _evaluator(prepared: Prepared, runtime: Runtime, door: ReleaseDoor, run: str
         name=lambda client: names[client] if client < len(names) else str(client),
         deadline=evaluation_deadline(prepared.plan),
         run=run,
+        scored=protection.scored,
     )
 
 

@@ -13,7 +13,7 @@ from anabranch.learners.build import ModuleFactory
 from anabranch.learners.threads import one_thread
 from anabranch.plan import Plan, check_against_fleet, require_accepted
 from anabranch.plan.check import check_against_data, check_against_layout
-from anabranch.plan.mechanism import mechanism_of
+from anabranch.plan.mechanism import mechanism_of, scores_of
 from anabranch.runtimes.local.worker import Simulant
 
 __all__ = ["Prepared", "prepare", "program_of"]
@@ -73,4 +73,5 @@ def program_of(plan: Plan, federation: Federation, module: ModuleFactory | None)
     """The client program of a plan for data of this shape; equal in every process."""
     tokens = len(federation.vocabulary)
     program = build_program(plan, federation.input_shape, federation.classes, tokens, module)
-    return replace(program, mechanism=mechanism_of(plan, program.dim, len(federation)))
+    mechanism = mechanism_of(plan, program.dim, len(federation))
+    return replace(program, mechanism=mechanism, scores=scores_of(plan, federation.classes))

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from anabranch.api.prepare import Prepared
 from anabranch.client.inside import InsideNoise, units_of
 from anabranch.coordinator.asking import Asking
+from anabranch.coordinator.evaluation import Scored
 from anabranch.coordinator.releasing import OpenReleases, PrivateReleases
 from anabranch.coordinator.site_releases import SiteReleases
 from anabranch.coordinator.store import Arrays, StoredRelease
@@ -56,6 +57,13 @@ class Protection:
     def commit_seconds(self) -> float:
         """A private round is durable before the next one begins: its release was paid for."""
         return 0.0 if self.ledger is not None else self.prepared.plan.runtime.commit_seconds
+
+    @property
+    def scored(self) -> Scored | None:
+        """Who releases what clients tell of the model's quality; None where nobody needs to."""
+        if self.prepared.program.scores is None or not isinstance(self.releases, PrivateReleases):
+            return None
+        return self.releases
 
     def guard(self, asking: Asking) -> Asking:
         """Who takes part is secret, and limited where the promise says so."""

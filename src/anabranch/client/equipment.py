@@ -20,7 +20,7 @@ from anabranch.errors import AnabranchError
 from anabranch.learners.build import ModuleFactory, build_learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.plan import Plan
-from anabranch.plan.mechanism import mechanism_of
+from anabranch.plan.mechanism import mechanism_of, scores_of
 from anabranch.plan.privacy import LocalDpSgd
 from anabranch.randomness import derived_seed
 from anabranch.updates.sections import Section, Sections
@@ -110,6 +110,7 @@ def build_program(
         rounds=plan.rounds.count,
         base=base,
         mechanism=mechanism_of(plan, learner.layout.averaged),
+        scores=scores_of(plan, classes),
         downlink=plan.updates.downlink,
         inside=_inside(plan),
     )

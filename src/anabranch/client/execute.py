@@ -44,7 +44,11 @@ def execute(
     if task.kind is TaskKind.TRAIN:
         return _train(program, task, broadcast, memory, data)
     outputs = program.learner.predict(program.whole_vector(broadcast["model"], memory), data.x)
-    return Reply(program.metrics.measure(outputs, data.y))
+    measured = program.metrics.measure(outputs, data.y)
+    if program.scores is not None and task.kind is TaskKind.EVALUATE:
+        counts = measured.scalars
+        measured = program.scores.encode(counts["correct"], counts["examples"])
+    return Reply(measured)
 
 
 def _train(

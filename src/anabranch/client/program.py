@@ -17,7 +17,7 @@ from anabranch.client.inside import InsideNoise
 from anabranch.learners.base import Learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.learners.training import LocalTraining
-from anabranch.privacy.mechanisms import Mechanism
+from anabranch.privacy.mechanisms import Mechanism, PrivateScores
 from anabranch.updates.downlink import Downlink
 from anabranch.updates.sections import Section, Sections, Vector
 from anabranch.updates.stages import Pipeline
@@ -92,6 +92,7 @@ class ClientProgram:
         base: initial whole vector; gives the values of local and frozen parameters.
         mechanism: of a private run: bounds the update, and says all that may leave in training.
         inside: of a private run whose noise is made inside local training.
+        scores: of a private run: what a client tells of the model's quality; None if nothing.
         secret: of simulated clients that add noise; real ones ask their operating system.
         downlink: how broadcasts are encoded; None for float32.
     """
@@ -106,6 +107,7 @@ class ClientProgram:
     rounds: int
     base: Vector
     mechanism: Mechanism | None = None
+    scores: PrivateScores | None = None
     inside: InsideNoise | None = None
     secret: bytes | None = field(default=None, repr=False, compare=False)
     downlink: Downlink | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from anabranch.aggregation.fold import Accumulator, FoldPlan
 from anabranch.algorithms.base import Broadcast
@@ -14,10 +15,10 @@ from anabranch.coordinator.collect import Collected, collect
 from anabranch.coordinator.runtime import Runtime, Work
 from anabranch.learners.metrics import MetricSet
 from anabranch.privacy.door import Admission, ReleaseDoor
-from anabranch.updates.sections import Update
+from anabranch.updates.sections import Sections, Update, Vector
 from anabranch.updates.total import Finest, Total
 
-__all__ = ["Evaluation", "Evaluator"]
+__all__ = ["Evaluation", "Evaluator", "Scored"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,20 @@ class Evaluation:
     releases: tuple[Admission, ...] = ()
 
 
+class Scored(Protocol):
+    """Releases what clients tell of a model's quality, with noise."""
+
+    def sections(self) -> Sections:
+        """All that a client sends."""
+        ...
+
+    def score(
+        self, round_: int, total: Total, contributors: Sequence[int], clients: int, model: Vector
+    ) -> tuple[Mapping[str, float], tuple[Admission, ...]]:
+        """From the exact sum to what may leave; nothing when the budget is used up."""
+        ...
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """Measures a model.
@@ -49,6 +64,7 @@ class Evaluator:
         name: identifier of a client number.
         deadline: seconds that an evaluation waits for clients; None waits for every fate.
         run: identifier of the run; it is part of every task's name.
+        scored: how clients' answers are released in a private run; None where they are counted.
     """
 
     runtime: Runtime
@@ -60,6 +76,7 @@ class Evaluator:
     name: Callable[[int], str]
     deadline: float | None = None
     run: str = ""
+    scored: Scored | None = None
 
     def evaluate(self, round_: int, broadcast: Broadcast) -> Evaluation:
         """Metrics of the model in ``broadcast`` (whose other vectors are not looked at)."""
@@ -68,7 +85,11 @@ class Evaluator:
         single: dict[int, Mapping[str, float]] = {}
         if self.clients:
             answers = self._ask(TaskKind.EVALUATE, round_, tuple(self.clients), broadcast)
-            metrics.update(self._released("metrics of the clients", round_, answers, releases))
+            metrics.update(
+                self._released("metrics of the clients", round_, answers, releases)
+                if self.scored is None
+                else self._scored(self.scored, round_, answers, broadcast["model"], releases)
+            )
             single = {c: self._summary(u) for c, u in answers.individuals.items()}
         if self.shards:
             answers = self._ask(TaskKind.HOLDOUT, round_, tuple(range(self.shards)), broadcast)
@@ -81,9 +102,11 @@ class Evaluator:
     def _ask(
         self, kind: TaskKind, round_: int, clients: tuple[int, ...], broadcast: Broadcast
     ) -> Collected:
-        alone = self.individuals and kind is TaskKind.EVALUATE
+        asked = self.scored if kind is TaskKind.EVALUATE else None
+        sections = self.metrics.sections() if asked is None else asked.sections()
+        alone = self.individuals and kind is TaskKind.EVALUATE and asked is None
         finest = Finest.INDIVIDUALS if alone else Finest.TOTAL
-        fold = FoldPlan(self.metrics.sections(), capacity=len(clients))
+        fold = FoldPlan(sections, capacity=len(clients))
         task = task_name(self.run, kind, round_)
         work = Work(kind, round_, clients, broadcast, fold, finest, task)
         return collect(work, self.runtime, self.name, self.deadline)
@@ -97,6 +120,20 @@ class Evaluator:
         admission = self.door.admit(what, round_, total)
         releases.append(admission)
         return self._summary_of(total) if admission.admitted else {}
+
+    def _scored(
+        self,
+        scored: Scored,
+        round_: int,
+        answers: Collected,
+        model: Vector,
+        releases: list[Admission],
+    ) -> Mapping[str, float]:
+        merged = [key.client for key, o in answers.outcomes.items() if o.fate.counts]
+        total = answers.total()
+        metrics, admissions = scored.score(round_, total, merged, len(self.clients), model)
+        releases.extend(admissions)
+        return metrics
 
     def _summary(self, update: Update) -> Mapping[str, float]:
         """Metrics of one client; undefined ones (an AUC with one class) are left out."""

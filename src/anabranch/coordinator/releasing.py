@@ -22,7 +22,7 @@ import numpy as np
 
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.program import CLIP_NORM
-from anabranch.coordinator.store.ledger import RunLedger
+from anabranch.coordinator.store.ledger import Reservation, RunLedger
 from anabranch.coordinator.store.records import Arrays
 from anabranch.coordinator.takers import Takers
 from anabranch.errors import AnabranchError
@@ -30,9 +30,15 @@ from anabranch.fleet.selection import Code, Known
 from anabranch.plan.promise import Promise
 from anabranch.privacy.door import Admission, ReleaseDoor, digest_of
 from anabranch.privacy.events import GaussianEvent
-from anabranch.privacy.ledger import Charge, Request
-from anabranch.privacy.mechanisms import AdaptiveClip, Mechanism, Released, RoundNoise
-from anabranch.updates.sections import Vector
+from anabranch.privacy.ledger import Charge, Purpose, Request
+from anabranch.privacy.mechanisms import (
+    AdaptiveClip,
+    Mechanism,
+    PrivateScores,
+    Released,
+    RoundNoise,
+)
+from anabranch.updates.sections import Sections, Vector
 from anabranch.updates.total import Total
 
 __all__ = ["PROGRESS", "OpenReleases", "Passed", "PrivateReleases", "Releases"]
@@ -223,16 +229,8 @@ class PrivateReleases:
         kept = self.kept(extra)
         try:
             charge = self._charge(round_, total, kept)
-            request = Request(
-                "model",
-                round_,
-                hashlib.sha256(np.ascontiguousarray(model).data).hexdigest(),
-                names,
-                self._tag(total),
-                charge,
-                details=self._details(kept),
-            )
-            reservation = self.ledger.reserve(request)
+            details = self._details(kept)
+            reservation = self._reserve("model", round_, model, names, total, charge, details)
         except AnabranchError as error:
             if error.code == _EXHAUSTED:
                 self.ended = "the privacy budget is used up"
@@ -250,6 +248,53 @@ class PrivateReleases:
         released = self.mechanism.release(total, noise)
         self._forgo(round_, contributors)
         return self._passed(round_, reservation.release, charge, total, released, after)
+
+    def _reserve(
+        self,
+        purpose: Purpose,
+        round_: int,
+        model: Vector,
+        names: tuple[str, ...],
+        total: Total,
+        charge: Charge,
+        details: tuple[tuple[str, str], ...],
+    ) -> Reservation:
+        version = hashlib.sha256(np.ascontiguousarray(model).data).hexdigest()
+        request = Request(
+            purpose, round_, version, names, self._tag(total), charge, details=details
+        )
+        return self.ledger.reserve(request)
+
+    # Metrics of the clients ---------------------------------------------------------------------
+
+    def sections(self) -> Sections:
+        """All that a client tells of a model's quality."""
+        return Sections(PrivateScores().sections())
+
+    def score(
+        self, round_: int, total: Total, contributors: Sequence[int], clients: int, model: Vector
+    ) -> tuple[Mapping[str, float], tuple[Admission, ...]]:
+        """The noisy mean accuracy over clients; nothing without a budget for it."""
+        charge = self.promise.statistics_charge()
+        if charge is None or not contributors:
+            return {}, ()
+        names = tuple(sorted(self.names[client] for client in contributors))
+        details = (("mechanism", "PrivateScores"),)
+        try:
+            held = self._reserve("evaluation", round_, model, names, total, charge, details)
+        except AnabranchError as error:
+            if error.code == _EXHAUSTED:
+                return {}, ()
+            raise
+        key = self.ledger.noise_key(held.release)
+        mean = PrivateScores().release(total, clients, charge.noise_multiplier, key)
+        output = hashlib.sha256(f"{mean!r}".encode()).hexdigest()
+        self._unsettled.append((held.release, charge, output))
+        sections = tuple(section.name for section in total.sections)
+        admission = Admission(
+            "metrics of the clients", round_, len(names), sections, _words(charge), True, output
+        )
+        return {"accuracy": mean}, (admission,)
 
     def _tag(self, total: Total) -> str:
         """A digest of what arrived that only this run can make: an open one would be an oracle."""

@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from anabranch.errors import AnabranchError
 from anabranch.fleet.selection import largest_cohort
-from anabranch.plan.privacy import CentralGaussian, DistributedNoise, MatrixMechanism
+from anabranch.plan.privacy import (
+    CentralGaussian,
+    DistributedNoise,
+    LocalDpSgd,
+    MatrixMechanism,
+)
 from anabranch.plan.promise import Promise, promise_of
 from anabranch.plan.schema import Plan
 from anabranch.privacy import mechanisms
@@ -15,7 +21,28 @@ from anabranch.privacy.events import PoissonSampling
 from anabranch.privacy.ledger import Charge, MatrixEvent, charges_of
 from anabranch.privacy.mechanisms import Mechanism
 
-__all__ = ["check_promise", "mechanism_of", "most_updates"]
+__all__ = ["check_promise", "mechanism_of", "most_updates", "scores_of"]
+
+
+def scores_of(plan: Plan, classes: int) -> mechanisms.PrivateScores | None:
+    """What clients of a private run tell of the model's quality; None where they tell nothing.
+
+    Raises:
+        AnabranchError: AB-937 the task has no accuracy, which is all that they may tell.
+    """
+    if plan.privacy is None or plan.evaluation.on not in ("clients", "both"):
+        return None
+    if isinstance(plan.privacy.mechanism, LocalDpSgd):
+        return None
+    if not classes:
+        raise AnabranchError(
+            "AB-937",
+            "clients of a private run tell their accuracy and nothing else, and a regression has "
+            "none.",
+            fix="measure on examples of the coordinator: evaluation.on = 'holdout'.",
+            kept="Nothing was started.",
+        )
+    return mechanisms.PrivateScores()
 
 
 def most_updates(plan: Plan, clients: int) -> int:

@@ -52,14 +52,21 @@ def _averaging(plan: Plan) -> tuple[Alternative, ...]:
 
 
 def _evaluated(plan: Plan) -> str | None:
-    if plan.evaluation.on not in ("holdout", "nowhere"):
+    if plan.evaluation.on not in ("holdout", "nowhere") and not _pays_for_scores(plan):
         return (
             f"evaluation.on is {plan.evaluation.on!r}: metrics of clients' own examples would "
-            "leave them without noise, and per client."
+            "leave them without noise, and per client; no part of the budget is set aside for them."
         )
     if plan.evaluation.baselines:
         return "baselines are trained on the clients' data without noise, and their metrics leave."
     return None
+
+
+def _pays_for_scores(plan: Plan) -> bool:
+    """Whether clients may tell one bounded number each: a coordinator adds the noise to its sum."""
+    assert plan.privacy is not None
+    trusted = not isinstance(plan.privacy.mechanism, DistributedNoise)
+    return trusted and plan.privacy.evaluation_share > 0 and plan.secure_aggregation is None
 
 
 def _holdout(plan: Plan) -> tuple[Alternative, ...]:
@@ -68,6 +75,10 @@ def _holdout(plan: Plan) -> tuple[Alternative, ...]:
             "measure on examples of the coordinator (data.holdout_fraction, or a source with a "
             "hold-out)",
             {"evaluation.on": "holdout", "evaluation.baselines": None},
+        ),
+        Alternative(
+            "set a tenth of the budget aside for a noisy accuracy, measured every tenth round",
+            {"privacy.evaluation_share": 0.1, "evaluation.every": 10, "evaluation.baselines": None},
         ),
         Alternative("measure nowhere", {"evaluation.on": "nowhere", "evaluation.baselines": None}),
         _NO_PROMISE,

@@ -7,6 +7,7 @@ from anabranch.privacy.mechanisms.distributed import DistributedNoise
 from anabranch.privacy.mechanisms.ftrl import MatrixNoise
 from anabranch.privacy.mechanisms.lattice import UnitLattice
 from anabranch.privacy.mechanisms.reach import check_reachable, noise_to_signal
+from anabranch.privacy.mechanisms.scores import PrivateScores
 
 __all__ = [
     "AdaptiveClip",
@@ -16,6 +17,7 @@ __all__ = [
     "FixedClip",
     "MatrixNoise",
     "Mechanism",
+    "PrivateScores",
     "Released",
     "RoundNoise",
     "UnitLattice",
