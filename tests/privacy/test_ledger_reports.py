@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -174,6 +175,18 @@ def test_a_ledger_that_was_cut_off_is_found_by_a_kept_head(store: Path, tmp_path
         target.execute("DELETE FROM entries WHERE sequence > 4")
     call("privacy", "verify", "writers", "--store", str(tmp_path))
     call("privacy", "verify", "writers", "--store", str(tmp_path), "--head", head, code=1)
+
+
+def test_releases_of_the_store_that_the_ledger_does_not_know(store: Path, tmp_path: Path) -> None:
+    """Somebody put back a ledger from before the run: the run's own record disagrees."""
+    assert (
+        "Compared with 1 runs" in call("privacy", "verify", "writers", "--store", str(store)).output
+    )
+    shutil.copytree(store, tmp_path / "runs")
+    with sqlite3.connect(tmp_path / "runs" / "ledgers" / "writers.ledger") as ledger:
+        ledger.execute("DELETE FROM entries WHERE sequence > 5")
+    result = call("privacy", "verify", "writers", "--store", str(tmp_path / "runs"), code=1)
+    assert "the ledger has no such release" in result.output
 
 
 def test_a_run_without_a_promise_has_no_privacy_report(store: Path, tmp_path: Path) -> None:

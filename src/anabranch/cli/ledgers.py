@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anabranch.cli.options import AsJson, StoreFolder
-from anabranch.cli.output import print_json, print_table, say, write_text
+from anabranch.cli.output import opened_store, print_json, print_table, say, write_text
 from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
-    from anabranch.privacy.ledger import Document
+    from anabranch.privacy.ledger import Balance, Document
     from anabranch.privacy.ledger.statement import Statement
 
 __all__ = ["export", "ledger_folder", "status", "verify"]
@@ -114,6 +114,7 @@ def verify(
             name, links = ledger.population, ledger.links()
     balance = balance_of(links)
     _holds(name, [link.digest for link in links], head)
+    compared = _compared(store, balance)
     releases = sum(len(run.releases) for run in balance.runs.values())
     last = links[-1]
     if as_json:
@@ -123,6 +124,7 @@ def verify(
                 "entries": len(links),
                 "runs": len(balance.runs),
                 "releases": releases,
+                "runs_compared": compared,
                 "head": {"sequence": last.sequence, "digest": last.digest},
                 "epsilon": balance.epsilon(),
             }
@@ -130,10 +132,36 @@ def verify(
         return
     say(
         f"population {name}: {len(links)} entries of {len(balance.runs)} runs with {releases} "
-        "releases; every digest is right."
+        f"releases; every digest is right. Compared with {compared} runs of the store."
     )
     say(f"head {last.sequence}:{last.digest}")
     say("Keep the head: `--head` will show whether entries were removed from the end.")
+
+
+def _compared(store: Path | None, balance: Balance) -> int:
+    """Runs of the store whose releases were compared with the ledger; none where there is no store.
+
+    Raises:
+        AnabranchError: AB-914 a run released what the ledger does not know, or something else.
+    """
+    from anabranch.privacy.ledger.documents import unreadable
+
+    folder = store if store is not None else Path("runs")
+    if not (folder / "store.sqlite").is_file():
+        return 0
+    with opened_store(folder) as opened:
+        held = {run.id for run in opened.runs()} & set(balance.runs)
+        for run in sorted(held):
+            for stored in opened.releases(run):
+                if stored.entry.what != "model" or stored.entry.mechanism == "unprotected":
+                    continue
+                output = str(stored.entry.details.get("sha256", ""))
+                if not balance.runs[run].knows(stored.round, output):
+                    raise unreadable(
+                        f"run {run!r} released the model of round {stored.round}, and the ledger "
+                        "has no such release"
+                    )
+    return len(held)
 
 
 def _document(path: Path) -> dict[str, Document]:

@@ -76,6 +76,22 @@ class RunBalance:
     def _is_on(self, reserved: Reserved, line: Line) -> bool:
         return self.line(reserved.purpose, reserved.site) == line
 
+    def knows(self, round_: int, output: str) -> bool:
+        """Whether the model of a round was released as the run recorded it.
+
+        Args:
+            round_: its number.
+            output: SHA-256 of what the run released; a release that is not settled, or was settled
+                without one (noise inside sites), is known by its round.
+        """
+        return any(
+            held.reserved.purpose == "model"
+            and held.reserved.round == round_
+            and held.charge is not None
+            and (held.settled is None or held.settled.output in ("", output))
+            for held in self.releases.values()
+        )
+
     def on(self, line: Line) -> tuple[GaussianEvent, ...]:
         """What the line counts for: all of it while the run is open, what happened afterwards.
 
