@@ -131,6 +131,19 @@ def test_two_candidates_of_one_name_are_not_both_admitted(tmp_path: Path) -> Non
     assert len(fleet.waiting()) == 1
 
 
+def test_one_candidate_is_admitted_alone(tmp_path: Path) -> None:
+    fleet = FleetFolder.create(tmp_path, "x")
+    va, other = enrolled(fleet, "va"), enrolled(fleet, "va")
+    by_key = {candidate.key: candidate for candidate in fleet.waiting()}
+    assert fleet.admit_one(by_key[va.public_key.hex()], fleet.federation())
+    assert fleet.admit_one(by_key[va.public_key.hex()], fleet.federation())  # again: no change
+    assert not fleet.admit_one(by_key[other.public_key.hex()], fleet.federation())
+    assert fleet.membership().roster.version == 1
+    assert [entry.name for entry in fleet.membership().roster.active()] == ["va"]
+    fleet.publish(fleet.membership().roster.revoked("va"), fleet.federation())
+    assert not fleet.admit_one(by_key[va.public_key.hex()], fleet.federation())
+
+
 def test_a_fleet_is_made_once(tmp_path: Path) -> None:
     FleetFolder.create(tmp_path, "x")
     with pytest.raises(AnabranchError, match="AB-730"):

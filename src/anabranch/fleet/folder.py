@@ -220,6 +220,22 @@ class FleetFolder:
                 self.publish(draft, federation)
         return admitted
 
+    def admit_one(self, candidate: Candidate, federation: Identity) -> bool:
+        """Sign a roster that lists this candidate too, unless its name is taken; whether it is in.
+
+        It looks at no other candidate, so that many clients may enrol one after another.
+        """
+        with self.changing():
+            roster = self.membership().roster
+            entry = roster.of_key(candidate.key)
+            if entry is not None:
+                return entry.active
+            if roster.of_name(candidate.name) is not None:
+                return False
+            next_one = roster.added(candidate.name, candidate.key, candidate.roles)
+            write_roster(self.path / ROSTER_FILE, sign_roster(next_one, federation))
+        return True
+
     def draft(
         self, revoke: Sequence[str] = (), reason: str = ""
     ) -> tuple[Roster, tuple[Candidate, ...]]:
@@ -280,8 +296,6 @@ def _one_step(before: Roster, after: Roster) -> Roster:
         entry if before.of_key(entry.key) else entry.replace(since=version)
         for entry in after.entries
     )
-    return after.replace(
-        version=version,
-        previous=before.digest if before.version else before.previous,
-        entries=entries,
-    )
+    previous = before.digest if before.version else before.previous
+    changes = {"version": version, "previous": previous, "entries": entries}
+    return after.model_copy(update=changes)

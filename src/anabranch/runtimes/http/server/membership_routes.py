@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from anabranch.fleet.enrolment import Application
+from anabranch.fleet.enrolment import Application, Candidate
 from anabranch.fleet.folder import FleetFolder
 from anabranch.fleet.roster import ROSTER_FILE, read_roster
 from anabranch.runtimes.http.messages import PROTOCOL, Enrolled
@@ -24,11 +25,7 @@ class _Membership:
         """Redeem a token; where the coordinator signs the roster itself, the client is in."""
         folder = self._folder()
         application = await message_of(request, Application, self._counter.limits)
-        candidate = folder.redeem(application)
-        if folder.signs_its_roster:
-            folder.admit(folder.federation())
-        entry = folder.membership().roster.of_key(candidate.key)
-        admitted = entry is not None and entry.active
+        candidate, admitted = await run_in_threadpool(_redeemed, folder, application)
         signer = self._counter.signer
         told = Enrolled(name=candidate.name, admitted=admitted, key=signer.key)
         return answer(signer.signed(told, candidate.name, application.token))
@@ -43,6 +40,15 @@ class _Membership:
         if self._counter.folder is None:
             raise malformed("this coordinator has no roster: it serves the loopback interface")
         return self._counter.folder
+
+
+def _redeemed(folder: FleetFolder, application: Application) -> tuple[Candidate, bool]:
+    """Files are read and synced here, so other requests are not held up."""
+    candidate = folder.redeem(application)
+    if folder.signs_its_roster:
+        return candidate, folder.admit_one(candidate, folder.federation())
+    entry = folder.membership().roster.of_key(candidate.key)
+    return candidate, entry is not None and entry.active
 
 
 def membership_routes(counter: Counter) -> list[Route]:
