@@ -48,9 +48,10 @@ test: $(DEV) ## The fast tests, on two processes
 
 test-all: $(DEV) ## Every test, also the slow ones, and the doctests
 	ANABRANCH_EXPLORE=1 $(BIN)/python -m pytest -n 2
-	$(BIN)/python -m pytest --doctest-modules src/anabranch
+	$(BIN)/python -m pytest --doctest-modules src/anabranch $(WITHOUT_FLOWER)
 
 FLOWER := .venvs/flower-test
+WITHOUT_FLOWER := --ignore=src/anabranch/runtimes/flower --ignore=src/anabranch/api/flower_app.py
 $(FLOWER)/.ready: pyproject.toml | $(BIN)/python
 	@echo "Setting up $(FLOWER) (Flower has upper bounds of its own) ..."
 	$(PYTHON) -m venv $(FLOWER)
@@ -61,7 +62,7 @@ test-flower: $(FLOWER)/.ready ## Our coordinator and clients on a real Flower fl
 	cd tests/flower && ../../$(FLOWER)/bin/python -m pytest -p no:cacheprovider -rs
 
 doctest: $(DEV) ## The examples in the docstrings
-	$(BIN)/python -m pytest --doctest-modules src/anabranch
+	$(BIN)/python -m pytest --doctest-modules src/anabranch $(WITHOUT_FLOWER)
 
 notebooks: $(DEV) ## Execute the notebooks
 	$(BIN)/python notebooks/execute.py

@@ -1,4 +1,4 @@
-"""A real Flower fleet on loopback: a SuperLink over TLS, SuperNodes with keys, started and ended here.
+"""A real Flower fleet on loopback: a SuperLink over TLS, SuperNodes with keys.
 
 Every process is ended by its id. Telemetry and update checks are off.
 """
@@ -98,8 +98,16 @@ class FlowerFleet:
         tls += ["--ssl-keyfile", self.key]
         self._spawn(
             "superlink",
-            ["flower-superlink", *tls, "--enable-supernode-auth", "--host", "127.0.0.1"]
-            + ["--port", self.port, "--disable-runtime-dependency-installation"],
+            [
+                "flower-superlink",
+                *tls,
+                "--enable-supernode-auth",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                self.port,
+                "--disable-runtime-dependency-installation",
+            ],
         )
         until = time.monotonic() + 60
         while time.monotonic() < until:
@@ -125,8 +133,19 @@ class FlowerFleet:
         config = f'client="{name}" state="{state}"'
         self._spawn(
             name,
-            ["flower-supernode", "--superlink", self.address, "--root-certificates", self.ca]
-            + ["--auth-supernode-private-key", key, "--port", free_port(), "--node-config", config],
+            [
+                "flower-supernode",
+                "--superlink",
+                self.address,
+                "--root-certificates",
+                self.ca,
+                "--auth-supernode-private-key",
+                key,
+                "--port",
+                free_port(),
+                "--node-config",
+                config,
+            ],
         )
 
     def kill_node(self, name: str) -> None:

@@ -164,6 +164,7 @@ def test_one_unit_more_moves_the_sum_by_at_most_the_clip_norm(
     lattice = UnitLattice(3)
     source, index = Recorded(single), np.arange(len(rows), dtype=np.float32)[:, None]
     whole = Examples(index, np.zeros(len(rows)), subjects)
+
     def clipped_sum(examples: Examples) -> np.ndarray:
         units = _Units.of(examples, 2)
         found = _unit_gradients(source, np.zeros(3), examples, units, np.arange(len(units)))

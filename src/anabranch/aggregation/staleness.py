@@ -4,7 +4,7 @@ An update made from version v that is merged into version v + 1 + tau has stalen
 are multiplied by s(tau); its weight is not, so stale updates are damped and the denominator stays.
 
 Sources: s constant, polynomial and hinge are those of Xie, Koyejo & Gupta 2019 ("Asynchronous
-Federated Optimization", section 5.2); FedBuff (Nguyen et al. 2022) takes the polynomial with a = 0.5.
+Federated Optimization", section 5.2); FedBuff (Nguyen et al. 2022) takes the polynomial, a = 0.5.
 """
 
 from __future__ import annotations

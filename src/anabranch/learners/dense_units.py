@@ -1,7 +1,7 @@
 r"""Gradients of single examples for stacks of dense layers, by hand.
 
 With d_l the derivative of one example's loss by the outputs of layer l before its ReLU (see
-`anabranch.learners.closed_form`), its gradient is d_l h_(l-1)^T for the weight and d_l for the bias.
+`anabranch.learners.closed_form`), its gradient is d_l h_(l-1)^T for the weight, d_l for the bias.
 """
 
 from __future__ import annotations

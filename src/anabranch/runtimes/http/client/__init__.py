@@ -2,3 +2,5 @@
 
 Nothing here needs the server's libraries, the store, or PyTorch.
 """
+
+__all__: list[str] = []
