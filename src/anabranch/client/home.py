@@ -61,7 +61,7 @@ class Pins(Value):
     coordinator: str = Field(pattern=PUBLIC_KEY)
     """The coordinator's public key."""
     federation: str = ""
-    """Fingerprint of the federation key; empty where the coordinator signs the roster itself."""
+    """Fingerprint of the federation key; empty until a roster was seen, if no token told it."""
 
     @property
     def coordinator_key(self) -> bytes:

@@ -62,7 +62,7 @@ class Token(Value):
     name: str = Field(default="", max_length=128)
     """The name that the client must take; empty when it may choose."""
     federation: str = Field(default="", pattern=rf"{_FINGERPRINT}|^$")
-    """Fingerprint of the federation key, pinned; empty when the coordinator itself signs."""
+    """Fingerprint of the federation key, pinned; when it is empty, the first that signs is."""
 
     @property
     def id(self) -> str:

@@ -193,8 +193,8 @@ class FleetFolder:
             name: the name that the client must take; empty when it may choose.
             roles: what the member may do.
         """
-        pinned = "" if self.signs_its_roster else self.settings.federation
-        token = make_token(self.settings.url, coordinator, name=name, federation=pinned)
+        federation = self.settings.federation
+        token = make_token(self.settings.url, coordinator, name=name, federation=federation)
         return self.enrolments().invite(token, seconds, roles)
 
     def waiting(self) -> tuple[Candidate, ...]:
