@@ -70,8 +70,14 @@ class Measured:
 
     @property
     def lost(self) -> float:
-        """Share of the tasks that brought nothing."""
-        return 1.0 - (self.tally.participation or 0.0)
+        """Share of the tasks whose client was never heard of again or failed."""
+        gone = sum(task.fate in ("lost", "failed") for task in self.tasks)
+        return gone / max(len(self.tasks), 1)
+
+    @property
+    def late(self) -> float:
+        """Share of the tasks that were cut off, by the deadline or when enough had answered."""
+        return sum(task.fate == "too late" for task in self.tasks) / max(len(self.tasks), 1)
 
 
 def measured(plan: Plan, store: Path, changes: Mapping[str, object]) -> Measured:

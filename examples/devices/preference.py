@@ -1,4 +1,4 @@
-"""Which phones to ask: time and joules to 80 %, tasks that brought nothing, evenness.
+"""Which phones to ask: time and joules to 80 %, dropouts, evenness.
 
 python examples/devices/preference.py --seeds 3
 """
@@ -30,7 +30,7 @@ def row(name: str, runs: list[Measured], target: float) -> str:
         math.nan if math.isnan(time) else run.joules_until(time) / 1000.0
         for run, time in zip(runs, times, strict=True)
     ]
-    lost = spread([100 * run.lost for run in runs])
+    lost = f"{spread([100 * run.lost for run in runs])}, {spread([100 * run.late for run in runs])}"
     uneven = spread([run.tally.unevenness or 0 for run in runs], 2)
     last = spread([100 * mean([a for _, a in run.curve[-5:]]) for run in runs])
     return f"| {name} | {spread(times, 0)} | {spread(joules)} | {lost} | {uneven} | {last} |"
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.8)
     given = parser.parse_args()
     plan = ab.load_plan(HERE / "preference.toml")
-    print("| selector | s to target | kJ to target | tasks without update % | Gini | last % |")
+    print("| selector | s to target | kJ to target | lost %, cut off % | Gini | last % |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name, selector in SELECTORS.items():
