@@ -191,6 +191,13 @@ def test_part_of_the_budget_is_for_evaluations() -> None:
     assert promise.statistics_charge() == replace(evaluation.charges[0], rounds=1)
 
 
+def test_a_share_that_nothing_spends_is_refused() -> None:
+    refusals = judge(plan({"kind": "gaussian"}, evaluation_share=0.2)).refusals
+    assert [refusal.code for refusal in refusals] == ["AB-937"]
+    assert "--set privacy.evaluation_share=" in [a.settings for a in refusals[0].alternatives]
+    assert "AB-937" not in codes(plan({"kind": "gaussian"}))
+
+
 def test_stated_noise_that_breaks_the_promise_is_refused() -> None:
     promise = promise_of(plan({"kind": "gaussian", "noise_multiplier": 4.0}), 1000)
     with pytest.raises(AnabranchError, match="AB-917"):

@@ -59,6 +59,12 @@ def _evaluated(plan: Plan) -> str | None:
         )
     if plan.evaluation.baselines:
         return "baselines are trained on the clients' data without noise, and their metrics leave."
+    assert plan.privacy is not None
+    if plan.privacy.evaluation_share and plan.evaluation.on in ("holdout", "nowhere"):
+        return (
+            f"privacy.evaluation_share sets budget aside for metrics of clients, but evaluation.on "
+            f"is {plan.evaluation.on!r}: nothing would spend it, and the model would be noisier."
+        )
     return None
 
 
@@ -71,6 +77,7 @@ def _pays_for_scores(plan: Plan) -> bool:
 
 def _holdout(plan: Plan) -> tuple[Alternative, ...]:
     return (
+        Alternative("set no budget aside for metrics", {"privacy.evaluation_share": None}),
         Alternative(
             "measure on examples of the coordinator (data.holdout_fraction, or a source with a "
             "hold-out)",
