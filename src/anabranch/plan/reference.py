@@ -20,8 +20,8 @@ _OPENING = f"""# The plan, key by key
 
 A plan is a TOML file. Every table but `[runtime]` and `[devices]` belongs to the contract: it is
 equal for all who take part and counts in its digest. Unknown keys are errors. The values of a file
-are changed by `ANABRANCH_LOCAL__EPOCHS=2` in the environment and by `--set local.epochs=2` on the command line;
-the later wins. An empty value removes a key.
+are changed by `ANABRANCH_LOCAL__EPOCHS=2` in the environment and by `--set local.epochs=2` on the
+command line; the later wins. An empty value removes a key.
 
 This page is made from the code by `anabranch.plan.reference_page`.
 

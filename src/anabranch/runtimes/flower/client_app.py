@@ -12,7 +12,6 @@ so the Context holds only a mark by which a folder that was lost is noticed.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -88,9 +87,9 @@ def _answered(parcel: Parcel, context: Context) -> Answer:
     places = MemberPlaces(name, Path(str(data)) if data else None, state / name)
     _hear(parcel, state / name / offer.run)
     place = places.place(offer, cast("Line", _Carried(parcel)))
-    _require_state(context, offer.run, state / name / offer.run, places.memories())
+    _require_state(context, offer.run, state / name / offer.run)
     parts = place.answer(offer, name, parcel.broadcast, parcel.letter)
-    _mark(context, offer.run, places.memories())
+    _mark(context, offer.run, state / name / offer.run)
     return Answer(parts)
 
 
@@ -120,17 +119,14 @@ def _hear(parcel: Parcel, folder: Path) -> None:
         memory.hear(fate.task, fate.fate)
 
 
-def _require_state(
-    context: Context, run: str, folder: Path, memories: Mapping[str, ClientMemory]
-) -> None:
+def _require_state(context: Context, run: str, folder: Path) -> None:
     """Notice a folder that was lost: training on would drift from the server's state.
 
     Raises:
         AnabranchError: AB-784.
     """
     marked = str(context.state.get(_MARK, {}).get(run, ""))
-    kept = any(memory.length for memory in memories.values())
-    if marked == "kept" and kept and not any(folder.glob("*.safetensors")):
+    if marked == "kept" and not any(folder.glob("*.safetensors")):
         raise AnabranchError(
             "AB-784",
             "what this client kept between rounds is gone from its folder.",
@@ -139,8 +135,8 @@ def _require_state(
         )
 
 
-def _mark(context: Context, run: str, memories: Mapping[str, ClientMemory]) -> None:
-    if any(memory.length for memory in memories.values()):
+def _mark(context: Context, run: str, folder: Path) -> None:
+    if folder.is_dir() and any(folder.glob("*.safetensors")):
         known = dict(context.state.get(_MARK, {}))
         context.state[_MARK] = ConfigRecord({**known, run: "kept"})
 
