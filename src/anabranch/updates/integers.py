@@ -3,7 +3,7 @@
 A number v is split into floor(v / 2^s) and the s bits below. Where numbers spread over much more
 than 2^s, their low bits are nearly uniform, so nothing is lost by not coding them; the high parts
 are few symbols, and few symbols are decoded sooner. The encoder takes the largest s that is within
-a twentieth of a bit of the best, judged by a sample.
+a sixteenth of a bit of the best, judged by a sample.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGEST = 2**30
 
 _MOST_SHIFT = 24
 _SAMPLE = 1 << 14
-_SLACK = 0.05
+_SLACK = 1 / 16
 _ESCAPE_BITS = 40.0  # four bytes, and a rare symbol
 
 
