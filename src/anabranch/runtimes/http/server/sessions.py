@@ -150,12 +150,12 @@ class SessionDoor:
         """
         now = self._clock()
         fresh = self._challenges.pop(request.challenge, 0.0) > now
-        entry = self._entry(request.client)
         claim = session_claim(request.client, request.challenge, request.nonce, self._signer.key)
         signature = bytes.fromhex(request.signature)
-        if not fresh or entry is None or not verify(entry.public_key, SESSION, claim, signature):
+        entry = self._signer_of(request.client, claim, signature) if fresh else None
+        if entry is None:
             raise _not_admitted()
-        self._members.member(entry.key)
+        self._members.member(entry.key)  # who holds a revoked key is told so, and nobody else
         token = secrets.token_hex(32)
         self._forget_old(request.client, now)
         ends = now + self._limits.session_seconds
@@ -164,6 +164,13 @@ class SessionDoor:
             token=token, milliseconds=int(1000 * self._limits.session_seconds), signature=""
         )
         return self._signer.signed(session, request.client, request.nonce)
+
+    def _signer_of(self, name: str, claim: bytes, signature: bytes) -> RosterEntry | None:
+        """The member's entry whose key made the signature: the active one, or a revoked one."""
+        active = self._entry(name)
+        entries = [] if active is None else [active]
+        entries += [e for e in self._members.roster.entries if e.name == name and not e.active]
+        return next((e for e in entries if verify(e.public_key, SESSION, claim, signature)), None)
 
     def client(self, name: str, authorization: str) -> str:
         kind, _, token = authorization.partition(" ")

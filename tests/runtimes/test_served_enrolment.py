@@ -1,0 +1,126 @@
+"""Enrolling over a real connection: wrong, late and second-hand tokens, and who must wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anabranch.client.home import ClientHome
+from anabranch.client.vault import PassphraseKey
+from anabranch.errors import AnabranchError
+from anabranch.fleet.enrolment import make_token, token_text
+from anabranch.fleet.folder import FleetFolder
+from anabranch.fleet.identity import Identity
+from anabranch.fleet.pki import issue, make_authority
+from anabranch.fleet.roster import sign_roster
+from anabranch.runtimes.http import JoinOptions, Route, Tls
+from anabranch.runtimes.http.client.member import attend, enrol
+from anabranch.runtimes.http.client.places import MemberPlaces
+from anabranch.runtimes.http.server.fleet_server import FleetServer
+
+OPTIONS = JoinOptions(wait=0.1, timeout=5.0, patience=5.0)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    make_authority(folder, "trial", 30)
+    issue(folder, folder, ["127.0.0.1"], 30)
+    return folder
+
+
+class Site:
+    """A fleet with its server, and one client's machine."""
+
+    def __init__(self, folder: Path, tls: Path, federation: str = "") -> None:
+        self.fleet = FleetFolder.create(folder / "fleet", "x", federation=federation)
+        self.server = FleetServer(
+            members=self.fleet, tls=Tls(tls / "server.crt", tls / "server.key")
+        )
+        self.home = ClientHome(folder / "home", PassphraseKey(b"secret"))
+        self.route = Route(ca=tls / "ca.crt", environment=False)
+
+    def token(self, seconds: int = 600, name: str = "va") -> str:
+        key = self.fleet.coordinator().fingerprint
+        made = make_token(self.server.url, key, name=name)
+        return self.fleet.enrolments().invite(made, seconds)
+
+    def enrol(self, token: str) -> bool:
+        return enrol(token, self.home, "va", OPTIONS, self.route)[1]
+
+    def attend(self) -> int:
+        places = MemberPlaces(self.home.pins.name, None, self.home.path / "runs", self.home)
+        ended = JoinOptions(wait=0.1, timeout=5.0, patience=5.0, running=lambda: False)
+        return attend("", places, ended, self.route)
+
+    def close(self) -> None:
+        self.server.close()
+        self.home.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, certificates: Path) -> Iterator[Site]:
+    made = Site(tmp_path, certificates)
+    yield made
+    made.close()
+
+
+def test_a_token_enrols_and_the_roster_is_learnt(site: Site) -> None:
+    assert site.enrol(site.token())
+    assert site.attend() == 0
+    roster = site.home.roster
+    assert roster is not None
+    assert [entry.name for entry in roster.active()] == ["va"]
+    assert site.home.pins.federation == site.fleet.settings.federation
+
+
+def test_tokens_that_do_not_count_enrol_nobody(site: Site) -> None:
+    late = site.token(seconds=1)
+    stranger = token_text(make_token(site.server.url, site.fleet.coordinator().fingerprint))
+    time.sleep(1.1)
+    for token, why in ((late, "expired"), (stranger, "not known"), (late[:-5], "")):
+        with pytest.raises(AnabranchError, match=rf"AB-73[23].*{why}"):
+            site.enrol(token)
+    assert not site.home.enrolled
+    assert site.fleet.membership().roster.version == 0
+
+
+def test_a_used_token_is_no_use_to_another(site: Site, tmp_path: Path) -> None:
+    token = site.token()
+    site.enrol(token)
+    assert site.enrol(token)  # the same client, whose answer was lost
+    with (
+        ClientHome(tmp_path / "thief", PassphraseKey(b"x")) as thief,
+        pytest.raises(AnabranchError, match=r"AB-733.*used before"),
+    ):
+        enrol(token, thief, "va", OPTIONS, site.route)
+    assert len(site.fleet.membership().roster.entries) == 1
+
+
+def test_another_server_than_the_tokens_is_not_told_anything(site: Site) -> None:
+    token = token_text(make_token(site.server.url, Identity.generate().fingerprint))
+    with pytest.raises(AnabranchError, match="AB-734"):
+        site.enrol(token)
+    assert not site.home.enrolled
+
+
+def test_who_is_not_signed_yet_waits_and_who_is_revoked_is_out(
+    tmp_path: Path, certificates: Path
+) -> None:
+    federation = Identity.generate()
+    site = Site(tmp_path, certificates, federation.fingerprint)
+    try:
+        assert not site.enrol(site.token())
+        with pytest.raises(AnabranchError, match=r"AB-73[57]|AB-756"):
+            site.attend()
+        roster, _ = site.fleet.draft()
+        site.fleet.publish_signed(sign_roster(roster, federation))
+        assert site.attend() == 0
+        site.fleet.publish(site.fleet.membership().roster.revoked("va", "lost"), federation)
+        with pytest.raises(AnabranchError, match=r"AB-738.*lost"):
+            site.attend()
+    finally:
+        site.close()
