@@ -31,6 +31,7 @@ from anabranch.fleet.roster import Role
 from anabranch.plan import Plan
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.server.control import ControlFile, control_routes
+from anabranch.runtimes.http.server.desk import RunFacts
 from anabranch.runtimes.http.server.fleet_server import FleetServer
 from anabranch.runtimes.http.server.listening import Tls
 from anabranch.runtimes.http.status import ClientSeen, FleetStatus, RunStatus
@@ -240,6 +241,17 @@ class Daemon:
             if clients.exists():
                 names = tuple(clients.read_text("utf-8").split("\n"))
                 self._start(record.id, Plan.model_validate(record.plan), names)
+        self._tell_last_fates()
+
+    def _tell_last_fates(self) -> None:
+        """Of runs that ended before every client had heard how its last task went."""
+        for run_id in self.server.counter.spool.untold():
+            clients = self._folder / "runs" / run_id / "clients"
+            if run_id not in self._runs and clients.exists():
+                names = tuple(clients.read_text("utf-8").split("\n"))
+                desk = self.server.open(RunFacts(run_id, names))
+                desk.recover(2**53)
+                desk.close(farewell=False)
 
     def _clients(self, plan: Plan) -> tuple[tuple[str, ...], bool]:
         """The clients of a new run, and whether its data are of persons."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from anabranch.cli import fleets, flower, plans, privacy, runs, sites, sources
+from anabranch.cli import fleets, flower, offline, plans, privacy, runs, sites, sources
 from anabranch.cli.demo import demo
 from anabranch.cli.devices import device
 from anabranch.cli.guard import GuardedGroup
@@ -59,6 +59,7 @@ app.command("resume")(resume)
 app.command("report")(report)
 app.command("serve")(serve)
 app.command("join")(join)
+app.add_typer(offline.app, name="offline")
 app.command("submit")(submit)
 app.command("status")(status)
 app.command("stop")(stop)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anabranch.runtimes.http import JoinOptions, Route
     from anabranch.runtimes.http.messages import TaskOffer
 
-__all__ = ["join"]
+__all__ = ["join", "opened_home", "vault_key"]
 
 
 def join(
@@ -83,7 +83,7 @@ def join(
     from anabranch.runtimes.http.client.member import attend
     from anabranch.runtimes.http.client.places import MemberPlaces
 
-    key = _key(home, token, key_file, keyring=keyring)
+    key = vault_key(home, token, key_file, keyring=keyring)
     with ExitStack() as stack:
         running = stack.enter_context(_until_interrupted())
         options = JoinOptions(
@@ -95,7 +95,7 @@ def join(
         route = Route(ca=authority, proxy=proxy)
         place = None
         if key is not None:
-            place = stack.enter_context(_opened(home, key, policy, data))
+            place = stack.enter_context(opened_home(home, key, policy, data))
             _enrolled(place, token, name, options, route)
             _approved(place, approve or [])
             name = place.pins.name
@@ -117,7 +117,7 @@ def _meter(report: bool, device: str, network: str) -> DeviceMeter | None:
     return DeviceMeter(device_report(said, "this client"))
 
 
-def _key(home: Path, token: str, key_file: Path | None, *, keyring: bool) -> VaultKey | None:
+def vault_key(home: Path, token: str, key_file: Path | None, *, keyring: bool) -> VaultKey | None:
     """What opens the home; None for a client without an identity (loopback only)."""
     from anabranch.client.keys import PASSPHRASE, choose_key
     from anabranch.client.vault import HEADER
@@ -128,7 +128,12 @@ def _key(home: Path, token: str, key_file: Path | None, *, keyring: bool) -> Vau
     return choose_key(home, os.environ, key_file=key_file, keyring=keyring)
 
 
-def _opened(home: Path, key: VaultKey, policy: Path | None, data: Path | None) -> ClientHome:
+def opened_home(home: Path, key: VaultKey, policy: Path | None, data: Path | None) -> ClientHome:
+    """The client's folder, opened.
+
+    Raises:
+        AnabranchError: AB-731 the key, AB-739 in use, AB-742 the policy, AB-747, AB-749.
+    """
     from anabranch.client.home import ClientHome
     from anabranch.client.policy import load_policy
 

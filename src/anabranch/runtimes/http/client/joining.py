@@ -24,7 +24,7 @@ from anabranch.runtimes.http.client.options import Credentials, JoinOptions, Rou
 from anabranch.runtimes.http.client.reporting import Reporter
 from anabranch.runtimes.http.client.transfer import Traffic, download, upload
 from anabranch.runtimes.http.memory import ClientMemory
-from anabranch.runtimes.http.messages import Failure, TaskOffer, unpack_broadcast
+from anabranch.runtimes.http.messages import Contact, Failure, TaskOffer, unpack_broadcast
 from anabranch.updates.container import Buffer
 from anabranch.updates.wire import packed_parts
 
@@ -237,11 +237,7 @@ class Attendance:
         options = self.line.options
         while options.running():
             contact = self.line.contact(heard, self._unresolved(heard))
-            for fate in contact.fates:
-                for memory in self.places.memories().values():
-                    memory.hear(fate.task, fate.fate)
-                self.places.told(fate.task, fate.fate)
-            heard = [fate.task for fate in contact.fates]
+            heard = self._hear(contact)
             self.places.prove(self.line, now=contact.closed)
             if contact.task is not None:
                 taken += self._do(contact.task)
@@ -252,6 +248,30 @@ class Attendance:
         if not options.running():
             self.places.prove(self.line, now=True)
         return taken
+
+    def once(
+        self, heard: dict[str, Fate] | None = None, unresolved: tuple[str, ...] = ()
+    ) -> TaskOffer | None:
+        """One contact without waiting: fates are applied and confirmed; the task, if there is one.
+
+        Args:
+            heard: gets the fates by task.
+            unresolved: further tasks, by run, whose fate is wanted.
+        """
+        contact = self.line.contact([], [*self._unresolved([]), *unresolved])
+        if heard is not None:
+            heard |= {fate.task: fate.fate for fate in contact.fates}
+        if contact.fates:  # told until they are confirmed; what comes with that is newer
+            contact = self.line.contact(self._hear(contact))
+        return contact.task
+
+    def _hear(self, contact: Contact) -> list[str]:
+        """Apply the fates of a contact; their tasks, to be confirmed with the next one."""
+        for fate in contact.fates:
+            for memory in self.places.memories().values():
+                memory.hear(fate.task, fate.fate)
+            self.places.told(fate.task, fate.fate)
+        return [fate.task for fate in contact.fates]
 
     def rest(self, seconds: float) -> None:
         """The coordinator is being drained: come back later, and only then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 __all__ = ["Bell"]
 
@@ -32,6 +32,20 @@ class Bell:
         with self._lock:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._ring, tuple(clients))
+
+    def ring_later(
+        self, clients: Iterable[str], seconds: float, wanted: Callable[[str], bool]
+    ) -> None:
+        """Wake those of these clients for whom it is still ``wanted`` after a while; any thread."""
+        named = tuple(clients)
+
+        def later() -> None:
+            self._ring(tuple(client for client in named if wanted(client)))
+
+        with self._lock:
+            loop = self._loop
+            if loop is not None and named:
+                loop.call_soon_threadsafe(lambda: loop.call_later(seconds, later))
 
     def _ring(self, clients: tuple[str, ...]) -> None:
         for client in clients:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.runtime import Fate, Outcome, Payload, RuntimeEvent, Work
@@ -24,6 +25,9 @@ from anabranch.updates.container import Buffer
 
 __all__ = ["Desk", "OpenTask", "RunFacts"]
 
+WakeLater: TypeAlias = Callable[[Iterable[str], float, Callable[[str], bool]], None]
+
+_FATES_SECONDS = 0.5
 _WIDEST = 8
 """Bytes of the widest number in an update."""
 
@@ -93,6 +97,7 @@ class Desk:
         wake: called with the names of clients for whom something changed.
         clock: monotonic seconds.
         barred: why a client cannot take part now; empty when it can.
+        wake_later: like ``wake``, after some seconds, for whom it is still wanted then.
     """
 
     def __init__(
@@ -104,11 +109,12 @@ class Desk:
         wake: Callable[[Iterable[str]], None],
         clock: Callable[[], float] = time.monotonic,
         barred: Callable[[str], str] = lambda name: "",
+        wake_later: WakeLater = lambda names, seconds, wanted: None,
     ) -> None:
         self.facts = facts
         self._shelf, self._spool = shelf, spool
         self._limits, self._wake, self._clock = limits, wake, clock
-        self._barred = barred
+        self._barred, self._wake_later = barred, wake_later
         self._numbers = {name: number for number, name in enumerate(facts.names)}
         self._changed = threading.Condition()
         self._pieces: dict[str, _Piece] = {}
@@ -271,8 +277,14 @@ class Desk:
             done, self._done = self._done, []
             for name, fate in held:
                 self._tell(name, fate)
+        # Usually the next task brings the fates along; without one they are told after a while.
+        self._wake_later([name for name, _ in held], _FATES_SECONDS, self._has_fates)
         self._spool.release(self.facts.run)
         self._spool.forget(done)
+
+    def _has_fates(self, name: str) -> bool:
+        with self._changed:
+            return bool(self._fates.get(name))
 
     def _tell(self, name: str, fate: TaskFate) -> None:
         fates = self._fates.setdefault(name, {})
@@ -314,7 +326,7 @@ class Desk:
     def close(self, *, farewell: bool = True) -> None:
         """No more tasks; every client that was ever seen is told at its next contact."""
         with self._changed:
-            self._closed = True
+            self._closed = self._going = True
             seen = set(self._seen)
         self._wake(seen)
         with self._changed:

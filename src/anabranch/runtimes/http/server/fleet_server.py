@@ -175,6 +175,7 @@ class FleetServer:
             self.limits,
             counter.bell.ring,
             barred=counter.door.barred,
+            wake_later=counter.bell.ring_later,
         )
         counter.office.add(desk)
         counter.bell.ring(facts.names)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from anabranch.client.task import Fate
 from anabranch.runtimes.http.messages import Contact, TaskFate, TaskOffer
 from anabranch.runtimes.http.server.desk import Desk, not_open
 
@@ -40,6 +41,7 @@ class Office:
     draining: bool = False
     _desks: list[Desk] = field(default_factory=list)
     _known: set[str] = field(default_factory=set)
+    _ended: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, desk: Desk) -> None:
@@ -54,9 +56,12 @@ class Office:
             self._known |= set(names)
 
     def remove(self, desk: Desk) -> None:
-        """A run is over."""
-        with self._lock:
-            self._desks = [other for other in self._desks if other is not desk]
+        """A run is over; its desk stays until every client has heard its last fates."""
+        if desk.unheard == 0:
+            with self._lock:
+                self._desks = [other for other in self._desks if other is not desk]
+                if desk.closed:
+                    self._ended.add(desk.facts.run)
 
     def lose(self, name: str, why: str) -> None:
         """A client will answer nothing any more."""
@@ -97,6 +102,9 @@ class Office:
             fates.setdefault(fate.task, fate)
         if self._desks and offer is not None and len(desks) > 1:
             self._turn(desks)
+        for desk in desks:
+            if desk.closed and desk.facts.run:
+                self.remove(desk)
         closed = bool(desks) and all(desk.closed for desk in desks) and len(desks) == 1
         return Contact(
             task=offer,
@@ -105,14 +113,15 @@ class Office:
             again=_AGAIN_MILLISECONDS if self.draining else 0,
         )
 
-    @staticmethod
-    def _asked(desks: Sequence[Desk], name: str, unresolved: Iterable[str]) -> list[TaskFate]:
+    def _asked(self, desks: Sequence[Desk], name: str, unresolved: Iterable[str]) -> list[TaskFate]:
         """Fates that are certain; of a run that is not carried now nothing is."""
         by_run = {desk.facts.run: desk for desk in desks}
         told = []
         for text in unresolved:
             run, _, task = text.rpartition("/")
             fate = by_run[run].fate(task, name) if run in by_run else None
+            if run in self._ended and run not in by_run:  # who heard its fate would not ask
+                fate = TaskFate(task=task, fate=Fate.TOO_LATE)
             if fate is not None:
                 told.append(fate)
         return told

@@ -181,6 +181,12 @@ class Spool:
             rows = self._reader.execute(asked, (run,)).fetchall()
         return [(task, client, Fate(fate)) for task, client, fate in rows]
 
+    def untold(self) -> list[str]:
+        """Runs with fates that clients have not confirmed."""
+        asked = "SELECT DISTINCT run FROM fates WHERE heard = 0"
+        with self._reading, self._explained():
+            return [row[0] for row in self._reader.execute(asked).fetchall()]
+
     def fate(self, task: str, client: str) -> Fate | None:
         """The fate of a task that may be told; None when there is none."""
         asked = "SELECT fate FROM fates WHERE task = ? AND client = ? AND held = 0"
