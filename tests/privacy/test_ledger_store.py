@@ -254,6 +254,20 @@ def test_statement(ledger: PopulationLedger) -> None:
     assert statement(ledger.balance()).runs[0].reason == "complete"
 
 
+def test_a_statement_projects_how_long_the_budget_lasts(ledger: PopulationLedger) -> None:
+    """Four rounds were planned; with half the share a round the budget would last for eight."""
+    run = ledger.begin(allotment())
+    assert statement(ledger.balance()).runs[0].lasts == 0
+    run.reserve(request(1))
+    assert statement(ledger.balance()).runs[0].lasts == 4
+    quieter = gaussian(a_round().noise * 2**0.5)
+    run.reserve(request(2, quieter))
+    # one round of 1/4 and then rounds of 1/8: 1 + 6
+    assert statement(ledger.balance()).runs[0].lasts == 7
+    run.finish("complete")
+    assert statement(ledger.balance()).runs[0].lasts == 0
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
 def test_a_disk_that_fails_leaves_the_ledger_as_it_was(number: int, tmp_path: Path) -> None:
     faults = FailAt("ledger.reserve.commit.before", number=number)

@@ -77,7 +77,7 @@ def _print(one: Statement) -> None:
             f"{run.counted:.4g}",
             str(run.releases),
             str(run.unsettled),
-            run.reason or run.label,
+            run.reason or (f"lasts to round {run.lasts}" if run.lasts else run.label),
         )
         for run in one.runs
     ]

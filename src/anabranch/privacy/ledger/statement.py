@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anabranch.privacy.accounting import exact_epsilon
+from anabranch.privacy.budget import projection
+from anabranch.privacy.events import GaussianEvent
 from anabranch.privacy.ledger.balance import Balance, RunBalance
-from anabranch.privacy.ledger.combine import epsilon_of
+from anabranch.privacy.ledger.combine import charges_of, epsilon_of
+from anabranch.privacy.ledger.matrix import MatrixEvent
 
 __all__ = ["RunStatement", "Statement", "statement"]
+
+_SLACK = 1e-6
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,9 @@ class RunStatement:
         unsettled: of these, reservations whose release is not known to have happened.
         purposes: what was released.
         reason: how it ended.
+        lasts: round up to which the run's budget lasts at its latest noise; 0 where nothing is
+            projected: a closed run, one without releases, one whose limit on participations bounds
+            it whatever the rounds.
     """
 
     run: str
@@ -37,6 +45,7 @@ class RunStatement:
     unsettled: int
     purposes: tuple[str, ...]
     reason: str
+    lasts: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,6 @@ def _left(balance: Balance) -> float:
     parts = [events for _, events in balance.parts()]
 
     def fits(noise: float) -> bool:
-        from anabranch.privacy.events import GaussianEvent
-
         more = GaussianEvent(
             noise * opened.relation.sensitivity, relation=opened.relation, unit=opened.unit
         )
@@ -125,4 +132,25 @@ def _run(state: RunBalance, delta: float) -> RunStatement:
         unsettled=sum(release.settled is None for release in counting),
         purposes=tuple(sorted({r.reserved.purpose for r in counting})),
         reason=state.closed.reason if state.closed is not None else "",
+        lasts=_lasts(state),
     )
+
+
+def _lasts(state: RunBalance) -> int:
+    """Rounds of the model that the run's allotment holds when all go on like the latest one."""
+    line = state.line("model")
+    spent = state.spent(line) if line is not None and not line.participations else ()
+    if line is None or not spent or state.closed is not None:
+        return 0
+    latest, planned = spent[-1], sum(charge.rounds for charge in line.charges)
+    if isinstance(latest, MatrixEvent):
+        return planned
+    more = latest
+
+    def epsilon_after(rounds: int) -> float:
+        ahead = rounds - len(spent)
+        charges = (*spent, replace(more, rounds=ahead)) if ahead > 0 else spent[:rounds]
+        return epsilon_of(charges_of(charges), state.allotted.delta)
+
+    budget = state.allotted.epsilon * (1 + _SLACK)
+    return len(spent) + projection(epsilon_after, budget, len(spent), planned).rounds
