@@ -95,6 +95,7 @@ class Daemon:
         self._options, self._listener = options, listener
         self._folder = Path(options.store) / SERVED
         self._runs: dict[str, ServedRun] = {}
+        self._ended: tuple[RunStatus, ...] = ()
         self._changing = threading.Lock()
         self._draining = False
         self.ended = threading.Event()
@@ -187,7 +188,7 @@ class Daemon:
             fleet=counter.fleet,
             software=metadata.version("anabranch"),
             draining=self._draining,
-            runs=tuple(run.status() for run in list(self._runs.values())),
+            runs=(*self._ended, *(run.status() for run in list(self._runs.values()))),
             clients=tuple(
                 ClientSeen(client=name, silent_milliseconds=int(1000 * seconds))
                 for name, seconds in sorted(self.server.seen().items())
@@ -243,10 +244,13 @@ class Daemon:
                 self._start(record.id, Plan.model_validate(record.plan), names)
         self._tell_last_fates()
 
+    def _clients_file(self, run_id: str) -> Path:
+        return self._folder / "runs" / run_id / "clients"
+
     def _tell_last_fates(self) -> None:
         """Of runs that ended before every client had heard how its last task went."""
         for run_id in self.server.counter.spool.untold():
-            clients = self._folder / "runs" / run_id / "clients"
+            clients = self._clients_file(run_id)
             if run_id not in self._runs and clients.exists():
                 names = tuple(clients.read_text("utf-8").split("\n"))
                 desk = self.server.open(RunFacts(run_id, names))
@@ -287,6 +291,19 @@ class Daemon:
                 fix="give the id as `anabranch status` shows it.",
             )
         return found[0]
+
+
+def _as_stored(store: Store, record: RunRecord) -> RunStatus:
+    """A run that ended before this daemon began."""
+    rounds = store.rounds(record.id, clients=False)
+    return RunStatus(
+        run=record.id,
+        name=record.name,
+        state=str(record.status),
+        reason=record.reason,
+        round=max((stored.round for stored in rounds), default=0),
+        rounds=Plan.model_validate(record.plan).rounds.count,
+    )
 
 
 def _record(plan: Plan, names: Sequence[str], trust: str) -> RunRecord:
