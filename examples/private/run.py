@@ -2,7 +2,7 @@
 
     python examples/private/run.py            # every cell that is not in results.json yet
     python examples/private/run.py ftrl       # cells whose name contains a word
-    python examples/private/run.py --picture  # draw curve.svg from results.json
+    python examples/private/run.py --picture  # draw the guide's curve from results.json
 
 A cell takes ten seconds to a minute; those with noise from the clients run secure aggregation among
 100 simulated clients for 100 rounds and take many minutes each.
@@ -24,6 +24,7 @@ from study import CLIENTS, DELTA, Partition, Settings, federation, outcome, plan
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
+PICTURE = HERE.parents[1] / "docs" / "guide" / "private-curve.svg"
 EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)
 PARTITIONS: tuple[Partition, ...] = ("iid", "dirichlet")
 
@@ -33,6 +34,8 @@ PLAIN = (
     Settings(learning_rate=0.1, epochs=5),
     Settings(learning_rate=0.1, epochs=20),
     Settings(learning_rate=0.3, epochs=5, beta=0.9),
+    Settings(learning_rate=0.2, epochs=10),
+    Settings(learning_rate=0.3, epochs=5, server=0.5),
 )
 # Chosen on the public pictures, at epsilon 1 with correlated noise.
 TUNED: dict[Partition, Settings] = {
@@ -55,6 +58,10 @@ def cells() -> Iterator[tuple[str, Callable[[], float]]]:
         for seed in (1, 2):  # other partitions, other draws
             yield f"{partition}/none/0/seed {seed}", pictures(partition, PLAIN[0], seed=seed)
             yield f"{partition}/ftrl/1/seed {seed}", pictures(partition, kind="ftrl", seed=seed)
+            yield (
+                f"{partition}/poisson/1/seed {seed}",
+                pictures(partition, None, "poisson", 1, seed),
+            )
         yield f"{partition}/distributed/1", pictures(partition, kind="distributed")
     yield "schools/none", grades("")
     for epsilon in EPSILONS:
@@ -123,7 +130,7 @@ def picture(results: dict[str, float]) -> None:
     axes.set_ylabel("accuracy on 10,000 test pictures")
     axes.legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(HERE / "curve.svg", metadata={"Date": None})
+    figure.savefig(PICTURE, metadata={"Date": None})
 
 
 def main(words: list[str]) -> None:
