@@ -51,7 +51,7 @@ def key_of_passphrase(passphrase: bytes, salt: bytes, cost: PassphraseCost) -> b
     return Scrypt(salt=salt, length=KEY_BYTES, n=cost.n, r=cost.r, p=cost.p).derive(passphrase)
 
 
-def seal(key: bytes, content: bytes, purpose: str) -> bytes:
+def seal(key: bytes, content: bytes | memoryview, purpose: str) -> bytes:
     """Encrypt ``content``; only `open_sealed` with the same key and purpose gives it back."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -59,7 +59,7 @@ def seal(key: bytes, content: bytes, purpose: str) -> bytes:
     return nonce + AESGCM(key).encrypt(nonce, content, purpose.encode())
 
 
-def open_sealed(key: bytes, sealed: bytes, purpose: str) -> bytes | None:
+def open_sealed(key: bytes, sealed: bytes | memoryview, purpose: str) -> bytes | None:
     """What was sealed; None when the key or the purpose differs or any bit was changed.
 
     >>> open_sealed(bytes(32), seal(bytes(32), b"state", "memory"), "memory")
@@ -73,6 +73,7 @@ def open_sealed(key: bytes, sealed: bytes, purpose: str) -> bytes | None:
     if len(sealed) < _NONCE_BYTES + _TAG_BYTES:
         return None
     try:
-        return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], purpose.encode())
+        nonce, content = bytes(sealed[:_NONCE_BYTES]), sealed[_NONCE_BYTES:]
+        return AESGCM(key).decrypt(nonce, content, purpose.encode())
     except InvalidTag:
         return None

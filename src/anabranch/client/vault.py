@@ -155,11 +155,11 @@ class Vault:
     def seal(self, purpose: str, content: bytes) -> bytes:
         """Encrypt ``content`` for a purpose, for callers that keep files of their own."""
         starts = range(0, max(len(content), 1), _SEGMENT)
-        version = os.urandom(_VERSION)
+        version, view = os.urandom(_VERSION), memoryview(content)
         return version + b"".join(
             seal(
                 self._key,
-                content[start : start + _SEGMENT],
+                view[start : start + _SEGMENT],
                 _place(purpose, version, start, start == starts[-1]),
             )
             for start in starts
@@ -182,7 +182,7 @@ class Vault:
         parts = []
         for number, start in enumerate(starts):
             place = _place(purpose, version, number * _SEGMENT, start == starts[-1])
-            part = open_sealed(self._key, bytes(body[start : start + step]), place)
+            part = open_sealed(self._key, body[start : start + step], place)
             if part is None:
                 raise _damaged(where)
             parts.append(part)
