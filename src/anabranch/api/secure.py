@@ -67,10 +67,23 @@ def remote_sums(prepared: Prepared, session: RunSession, inner: RemoteRuntime) -
     if prepared.plan.secure_aggregation is None:
         return inner
     folder = session.states_path.with_suffix(".sums")
-    roster = inner.roster if isinstance(inner, KnowsMembers) else None
+    members = inner if isinstance(inner, KnowsMembers) and inner.roster is not None else None
+    if members is None:
+        return secure_runtime(prepared, session.run_id, inner, _nobody, folder)
+    book = MemberBook(members)
+    names = prepared.federation.names
     return secure_runtime(
-        prepared, session.run_id, inner, _keys_of(roster, prepared), folder, roster=roster
+        prepared,
+        session.run_id,
+        inner,
+        lambda c: book.key(names[c]),
+        folder,
+        standing=book.standing,
     )
+
+
+def _nobody(client: int) -> bytes | None:
+    return None
 
 
 def bind_ledger(runtime: Runtime, ledger: RunLedger | None) -> None:
@@ -86,17 +99,6 @@ def bind_ledger(runtime: Runtime, ledger: RunLedger | None) -> None:
     runtime.bind_ledger(head)
 
 
-def _keys_of(roster: Roster | None, prepared: Prepared) -> Callable[[int], bytes | None]:
-    names = prepared.federation.names
-    entries = {entry.name: entry for entry in roster.active()} if roster is not None else {}
-
-    def key(client: int) -> bytes | None:
-        entry = entries.get(names[client])
-        return entry.public_key if entry is not None else None
-
-    return key
-
-
 @runtime_checkable
 class KnowsMembers(Protocol):
     """A runtime whose clients may be on a signed roster."""
@@ -107,13 +109,43 @@ class KnowsMembers(Protocol):
         ...
 
 
+class MemberBook:
+    """Keys and roles by name, made anew when the roster has another version."""
+
+    def __init__(self, members: KnowsMembers) -> None:
+        self._members = members
+        self._version = -1
+        self._keys: dict[str, bytes] = {}
+        self._standing: tuple[frozenset[str], bytes] = (frozenset(), bytes(32))
+
+    def key(self, name: str) -> bytes | None:
+        """The active key of a member."""
+        self._look()
+        return self._keys.get(name)
+
+    def standing(self) -> tuple[frozenset[str], bytes]:
+        """The canaries, and the digest of the roster."""
+        self._look()
+        return self._standing
+
+    def _look(self) -> None:
+        roster = self._members.roster
+        if roster is None or roster.version == self._version:
+            return
+        entries = list(roster.active())
+        canaries = frozenset(entry.name for entry in entries if Role.CANARY in entry.roles)
+        self._version = roster.version
+        self._keys = {entry.name: entry.public_key for entry in entries}
+        self._standing = (canaries, bytes.fromhex(roster.digest))
+
+
 def secure_runtime(
     prepared: Prepared,
     run_id: str,
     inner: Runtime,
     identity: Callable[[int], bytes | None],
     journal: Path | None,
-    roster: Roster | None = None,
+    standing: Callable[[], tuple[frozenset[str], bytes]] | None = None,
 ) -> SecureRuntime:
     """The runtime that yields sums alone.
 
@@ -124,8 +156,8 @@ def secure_runtime(
         identity: public key by client number.
         journal: where a restart finds sums that were half opened; None where clients end with the
             coordinator.
-        roster: the signed list of members. Without one, and where clients do not end with the
-            coordinator, those whose key is not known introduce themselves.
+        standing: canaries and digest of the signed roster. Without one, and where clients do not
+            end with the coordinator, those whose key is not known introduce themselves.
 
     Raises:
         AnabranchError: AB-951 or AB-953 when no round of this fleet could be made.
@@ -144,18 +176,11 @@ def secure_runtime(
         needed={TaskKind.TRAIN.value: plan.rounds.needed(clients)},
         checker=SharedChecker(),
         threads=os.cpu_count() or 1,
-        open=roster is None and journal is not None,
-        canaries=_canaries(roster),
-        enrolment=bytes(32) if roster is None else bytes.fromhex(roster.digest),
+        open=standing is None and journal is not None,
+        standing=standing or (lambda: (frozenset(), bytes(32))),
     )
     patience = table.stage_seconds or (None if journal is None else _STAGE_SECONDS)
     return secured(inner, setup, patience, plan.rounds.deadline)
-
-
-def _canaries(roster: Roster | None) -> frozenset[str]:
-    if roster is None:
-        return frozenset()
-    return frozenset(entry.name for entry in roster.active() if Role.CANARY in entry.roles)
 
 
 def check_sums(terms: Terms, asked: int, needed: int) -> RoundContext:

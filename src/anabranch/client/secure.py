@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from anabranch.client.program import ClientProgram
 from anabranch.client.secure_keeper import FileKeeper, Sealer
 from anabranch.client.task import TaskKind
 from anabranch.fleet.identity import Identity
-from anabranch.fleet.roster import Role, Roster
+from anabranch.fleet.roster import Role, Roster, RosterEntry
 from anabranch.plan.schema import Plan
 from anabranch.privacy.mechanisms.distributed import DistributedNoise
 from anabranch.privacy.secure_aggregation.session import ClientSession
@@ -73,21 +74,43 @@ def terms_of(plan: Plan, program: ClientProgram) -> Terms:
     )
 
 
-def known_by(roster: Roster | None) -> Known:
-    """Whom a client knows: the members of its signed roster, or whoever it sees first."""
-    if roster is None:
+def _no_news() -> None:
+    """The roster can not be asked for again."""
+
+
+def known_by(roster: Callable[[], Roster | None], refresh: Callable[[], None] = _no_news) -> Known:
+    """Whom a client knows: the members of its signed roster, or whoever it sees first.
+
+    Args:
+        roster: the newest that the client accepted; None where there is none.
+        refresh: looks for a newer one.
+    """
+    if roster() is None:
         return Known()
-    entries = {entry.name: entry for entry in roster.active()}
+    book = _Book(roster)
+    return Known(
+        lambda name: entry.public_key if (entry := book.entry(name)) is not None else None,
+        lambda name: (entry := book.entry(name)) is not None and Role.CANARY in entry.roles,
+        open=False,
+        refresh=refresh,
+    )
 
-    def key_of(name: str) -> bytes | None:
-        entry = entries.get(name)
-        return entry.public_key if entry is not None else None
 
-    def canary(name: str) -> bool:
-        entry = entries.get(name)
-        return entry is not None and Role.CANARY in entry.roles
+class _Book:
+    """Active entries by name, made anew when the roster has another version."""
 
-    return Known(key_of, canary, open=False)
+    def __init__(self, roster: Callable[[], Roster | None]) -> None:
+        self._roster = roster
+        self._version = -1
+        self._entries: dict[str, RosterEntry] = {}
+
+    def entry(self, name: str) -> RosterEntry | None:
+        """The active entry of a member."""
+        found = self._roster()
+        if found is not None and found.version != self._version:
+            self._version = found.version
+            self._entries = {entry.name: entry for entry in found.active()}
+        return self._entries.get(name)
 
 
 def secure_session(
@@ -97,7 +120,7 @@ def secure_session(
     directory: Path,
     *,
     identity: Identity | None = None,
-    roster: Roster | None = None,
+    known: Known | None = None,
     sealer: Sealer | None = None,
 ) -> ClientSession:
     """The session of a client that is no simulation.
@@ -108,12 +131,12 @@ def secure_session(
         name: as the roster knows the client.
         directory: of this run at this client; what must outlive the process goes there.
         identity: the enrolled one; without a roster one is made and kept in the directory.
-        roster: the signed list that the client accepted.
+        known: whose keys the client has from its signed roster (`known_by`).
         sealer: encrypts what lies on the disk.
     """
     own = identity or _own_identity(directory / "identity.pem")
     keeper = FileKeeper(directory, own.secret, sealer)
-    return ClientSession(name, own.secret, terms_of(plan, program), known_by(roster), keeper)
+    return ClientSession(name, own.secret, terms_of(plan, program), known or Known(), keeper)
 
 
 def _own_identity(path: Path) -> Identity:

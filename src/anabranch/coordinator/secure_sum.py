@@ -63,6 +63,10 @@ class Phase(IntEnum):
     REVEALS = 5
 
 
+def _no_roster() -> tuple[frozenset[str], bytes]:
+    return frozenset(), _ZEROS
+
+
 def _no_ledger() -> tuple[int, bytes]:
     return 0, _ZEROS
 
@@ -78,8 +82,8 @@ class SecureSetup:
         identity: public key of a client number; None if it is not enrolled.
         journal: keeps what a restart must know.
         needed: fewest updates that make a round, by purpose; the sum is not opened below it.
-        canaries: names that are openly enrolled as canaries.
-        enrolment: SHA-256 of the signed roster, or zeros.
+        standing: names that are openly enrolled as canaries, and SHA-256 of the signed roster in
+            force (zeros without one).
         ledger: entries and head of the population's ledger.
         checker: makes the coordinator's own checks.
         threads: cores that take masks off.
@@ -93,8 +97,7 @@ class SecureSetup:
     identity: Callable[[int], bytes | None]
     journal: SumJournal
     needed: Mapping[str, int] = field(default_factory=dict)
-    canaries: frozenset[str] = frozenset()
-    enrolment: bytes = _ZEROS
+    standing: Callable[[], tuple[frozenset[str], bytes]] = _no_roster
     ledger: Callable[[], tuple[int, bytes]] = _no_ledger
     checker: Checker = field(default_factory=Checker)
     threads: int = 1
@@ -188,10 +191,6 @@ class SecureSum:
             self._setup.journal.save(self.purpose, record)
         return self._work(self._letters(state))
 
-    def give_up(self, reason: str) -> list[RuntimeEvent]:
-        """End the sum; everybody's outcome."""
-        return self._end(reason)
-
     # Beginning -----------------------------------------------------------------------------
 
     def _try(self, attempt: int, clients: Sequence[int]) -> Work | None:
@@ -217,7 +216,7 @@ class SecureSum:
             else:
                 roster[setup.names[client]] = key
         codec = terms.codec_for(self.purpose, max(2, len(roster)))
-        entries, head = setup.ledger()
+        (entries, head), (canaries, enrolment) = setup.ledger(), setup.standing()
         return RoundContext(
             run=setup.run,
             round=work.round,
@@ -233,12 +232,12 @@ class SecureSum:
             minimum_survivors=max(terms.minimum, setup.needed.get(self.purpose, 0)),
             complete_below=terms.complete_below,
             purpose=self.purpose,
-            canaries=setup.canaries & set(roster),
+            canaries=canaries & set(roster),
             attempts=terms.attempts,
             unopened=terms.unopened,
             draw=terms.draw,
             ledger_length=entries,
-            enrolment=setup.enrolment,
+            enrolment=enrolment,
             hybrid=terms.hybrid,
         )
 
@@ -356,9 +355,10 @@ class SecureSum:
         return None
 
     def _fail(self, reason: str) -> None:
-        self.result = self._end(reason)
+        self.result = self.give_up(reason)
 
-    def _end(self, reason: str) -> list[RuntimeEvent]:
+    def give_up(self, reason: str) -> list[RuntimeEvent]:
+        """End the sum; everybody's outcome."""
         lost = [
             self._fates.get(client) or Outcome(client, Fate.LOST, reason, task=self._wanted.task)
             for client in self._wanted.clients
@@ -373,14 +373,14 @@ class SecureSum:
         except AnabranchError as error:
             for client in inside:
                 self._fates[client] = Outcome(client, Fate.REFUSED, str(error), task=task)
-            self.result = self._end(error.message)
+            self.result = self.give_up(error.message)
             return
         wrong = {self._numbers[name] for name in state.blamed}
         for client in inside:
             detail = "it revealed a share that was not dealt to it" if client in wrong else ""
             self._fates[client] = Outcome(client, Fate.MERGED, detail, task=task)
         ordered = tuple(client for client in self._wanted.clients if client in inside)
-        self.result = [Partial(total, ordered, task), *self._end("it left the round")]
+        self.result = [Partial(total, ordered, task), *self.give_up("it left the round")]
 
     def _measured(self, outcome: Outcome) -> Outcome:
         client = outcome.client
@@ -388,17 +388,11 @@ class SecureSum:
         return replace(outcome, seconds=seconds, bytes_up=self._bytes[client])
 
 
-def _takes(
-    kind: type[SignedMessage], receive: Callable[..., server.ServerState]
-) -> tuple[type[SignedMessage], Callable[..., server.ServerState]]:
-    return kind, receive
-
-
-_RECEIVES = {
-    Phase.KEYS: _takes(KeyAdvert, server.receive_keys),
-    Phase.NONCES: _takes(NonceOpening, server.receive_nonce),
-    Phase.SHARES: _takes(ShareBundle, server.receive_shares),
-    Phase.UPDATE: _takes(MaskedInput, server.receive_input),
-    Phase.SIGNATURES: _takes(SurvivorSignature, server.receive_signature),
-    Phase.REVEALS: _takes(UnmaskReply, server.receive_reveal),
+_RECEIVES: Mapping[Phase, tuple[type[SignedMessage], Callable[..., server.ServerState]]] = {
+    Phase.KEYS: (KeyAdvert, server.receive_keys),
+    Phase.NONCES: (NonceOpening, server.receive_nonce),
+    Phase.SHARES: (ShareBundle, server.receive_shares),
+    Phase.UPDATE: (MaskedInput, server.receive_input),
+    Phase.SIGNATURES: (SurvivorSignature, server.receive_signature),
+    Phase.REVEALS: (UnmaskReply, server.receive_reveal),
 }

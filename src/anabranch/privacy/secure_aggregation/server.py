@@ -129,11 +129,10 @@ def _admit(
 ) -> None:
     """A signed message of this round, from somebody who may send it, for the first time."""
     check_signature(context, message, check)
-    what = type(message).__name__
     if message.sender not in allowed:
-        raise out_of_order("a client that left the round", what)
+        raise out_of_order("a client that left the round", type(message).__name__)
     if message.sender in done:
-        raise twice(message.sender, what)
+        raise twice(message.sender, type(message).__name__)
 
 
 def open_round(context: RoundContext) -> CollectingKeys:

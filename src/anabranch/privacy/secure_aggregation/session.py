@@ -225,18 +225,28 @@ class ClientSession:
 
     def _pinned(self, pins: Mapping[str, bytes], context: RoundContext) -> Mapping[str, bytes]:
         """Every peer's key is the one that is known, or else the one that was seen first."""
-        fresh = {}
+        if self._stranger(pins, context):
+            self._known.refresh()
+            if fault := self._stranger(pins, context):
+                raise roster_refused(fault)
+        fresh = {
+            name: key
+            for name, key in context.roster.items()
+            if name not in pins and self._known.key_of(name) is None
+        }
+        return {**pins, **fresh} if fresh else pins
+
+    def _stranger(self, pins: Mapping[str, bytes], context: RoundContext) -> str | None:
+        """What is wrong with the roster of a round, or None."""
         for name, key in context.roster.items():
             expected = self._known.key_of(name) or pins.get(name)
-            if expected is None:
-                if not self._known.open:
-                    raise roster_refused(f"{name} is not on the roster that this client knows")
-                fresh[name] = key
-            elif expected != key:
-                raise roster_refused(f"{name} has another key than this client knows")
+            if expected is None and not self._known.open:
+                return f"{name} is not on the roster that this client knows"
+            if expected is not None and expected != key:
+                return f"{name} has another key than this client knows"
         if context.canaries != frozenset(filter(self._known.canary, context.roster)):
-            raise roster_refused("its canaries are not those of the roster")
-        return {**pins, **fresh} if fresh else pins
+            return "its canaries are not those of the roster"
+        return None
 
     def _enough_known(self, proposed: SurvivorSet) -> None:
         among = sum(name in self._known.vouched for name in proposed.survivors)

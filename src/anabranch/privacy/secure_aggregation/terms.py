@@ -121,6 +121,10 @@ def _no(name: str) -> bool:
     return False
 
 
+def _nothing() -> None:
+    """There is nothing newer."""
+
+
 @dataclass(frozen=True)
 class Known:
     """Whom a client knows without the coordinator's word.
@@ -130,6 +134,7 @@ class Known:
         canary: whether a member is enrolled as a canary.
         open: whether a name that is on no roster is accepted with the key that it is first shown
             with. False once the client holds a signed roster.
+        refresh: looks for a newer signed roster; asked once when somebody is not on the one held.
         vouched: members whom the client itself vouches for, such as sites that it works with.
         least_vouched: how many of them must be in a sum; what Sybils around a client can not fake.
     """
@@ -137,5 +142,6 @@ class Known:
     key_of: Callable[[str], bytes | None] = _nobody
     canary: Callable[[str], bool] = _no
     open: bool = True
+    refresh: Callable[[], None] = _nothing
     vouched: frozenset[str] = field(default_factory=frozenset)
     least_vouched: int = 0

@@ -20,14 +20,15 @@ from pydantic import ValidationError
 from anabranch.client.contract import plan_of_contract
 from anabranch.client.equipment import Equipment, build_program
 from anabranch.client.program import ClientProgram
-from anabranch.client.secure import secure_session
+from anabranch.client.secure import known_by, secure_session
 from anabranch.client.task import Fate, TaskKind
 from anabranch.errors import AnabranchError
+from anabranch.fleet.roster import SignedRoster
 from anabranch.plan import Plan
 from anabranch.privacy.secure_aggregation.session import ClientSession
 from anabranch.runtimes.http.client.counting import Counting
 from anabranch.runtimes.http.client.joining import Place, Workplace
-from anabranch.runtimes.http.client.line import Line
+from anabranch.runtimes.http.client.line import Line, parsed
 from anabranch.runtimes.http.client.options import not_the_protocol
 from anabranch.runtimes.http.client.proving import Proving
 from anabranch.runtimes.http.client.site import (
@@ -189,23 +190,31 @@ class MemberPlaces:
         sealer = self.home.vault if self.home is not None else None
         run.memory = ClientMemory(self.directory / offer.run, program.memory.size, sealer)
         run.equipment = offer.equipment
-        session = self._session(run.plan, program, offer.run)
+        session = self._session(run.plan, program, offer.run, line)
         run.workplace = Workplace(program, data, run.memory, session)
         return run.workplace
 
-    def _session(self, plan: Plan, program: ClientProgram, run: str) -> ClientSession | None:
+    def _session(
+        self, plan: Plan, program: ClientProgram, run: str, line: Line
+    ) -> ClientSession | None:
         """Of secure sums, under the identity and the roster of this member."""
         if plan.secure_aggregation is None:
             return None
-        home = self.home
+        home, folder = self.home, self.directory / run
+        if home is None:
+            return secure_session(plan, program, self.name, folder)
+
+        def refresh() -> None:
+            home.accept_roster(parsed(SignedRoster, line.send("GET", "/roster")))
+
         return secure_session(
             plan,
             program,
             self.name,
-            self.directory / run,
-            identity=home.identity if home is not None else None,
-            roster=home.roster if home is not None else None,
-            sealer=home.vault if home is not None else None,
+            folder,
+            identity=home.identity,
+            known=known_by(lambda: home.roster, refresh),
+            sealer=home.vault,
         )
 
     def _folder(self) -> Path:
