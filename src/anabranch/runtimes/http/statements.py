@@ -7,10 +7,12 @@ can therefore not be passed on to another client, or shown as something else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from anabranch.canonical import canonical_bytes
 from anabranch.errors import AnabranchError
+from anabranch.fleet.identity import signed_bytes
 from anabranch.runtimes.http.messages import (
     Enrolled,
     LedgerShown,
@@ -66,6 +68,7 @@ class Signer:
 
     def __init__(self, identity: Identity | None) -> None:
         self._identity = identity
+        self._sign: Callable[[bytes], bytes] | None = None
 
     @property
     def key(self) -> str:
@@ -88,9 +91,16 @@ class Signer:
         """The message with its signature."""
         if self._identity is None:
             return message
-        content = statement(message, client, about)
-        signature = self._identity.sign(_CONTEXTS[type(message)], content).hex()
-        return message.model_copy(update={"signature": signature})
+        content = signed_bytes(_CONTEXTS[type(message)], statement(message, client, about))
+        return message.model_copy(update={"signature": self._signature(content).hex()})
+
+    def _signature(self, content: bytes) -> bytes:
+        if self._sign is None:  # loading the key takes as long as signing
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+            assert self._identity is not None
+            self._sign = Ed25519PrivateKey.from_private_bytes(self._identity.secret).sign
+        return self._sign(content)
 
 
 class Checker:
