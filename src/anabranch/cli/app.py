@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from anabranch.cli import fleets, flower, offline, plans, privacy, runs, sites, sources
+from anabranch.cli import fleets, flower, kits, offline, plans, privacy, runs, sites, sources
 from anabranch.cli.demo import demo
 from anabranch.cli.devices import device
 from anabranch.cli.guard import GuardedGroup
@@ -72,10 +72,10 @@ app.command("check")(sources.check)
 app.command("pki")(fleets.pki)
 app.add_typer(fleets.roster_app, name="roster")
 app.add_typer(fleets.enrol_app, name="enrol")
-app.command("kit")(fleets.kit)
+app.command("kit")(kits.kit)
 app.command("approve")(sites.approve)
 app.command("verify")(sites.verify)
-app.command("audit")(fleets.audit)
+app.command("audit")(kits.audit)
 app.command("withdraw")(sites.withdraw)
 app.add_typer(flower.app, name="flower")
 app.command("device")(device)

@@ -1,4 +1,4 @@
-"""Commands of a fleet's operator: certificates, the roster, tokens, kits."""
+"""Commands of a fleet's operator: certificates, the roster, tokens."""
 
 from __future__ import annotations
 
@@ -10,22 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anabranch.cli.options import AsJson, Changes, PlanFile, RunName, StoreFolder
-from anabranch.cli.output import (
-    chosen_run,
-    opened_store,
-    print_json,
-    print_table,
-    say,
-    write_text,
-)
-from anabranch.errors import AnabranchError
+from anabranch.cli.options import AsJson
+from anabranch.cli.output import print_json, print_table, say, write_text
 
 if TYPE_CHECKING:
     from anabranch.fleet.folder import FleetFolder
     from anabranch.fleet.roster import Role
 
-__all__ = ["audit", "enrol_app", "kit", "pki", "roster_app"]
+__all__ = ["PassphraseFile", "enrol_app", "fleet_folder", "given_passphrase", "pki", "roster_app"]
 
 roster_app = typer.Typer(no_args_is_help=True, help="Who may take part: the signed list.")
 enrol_app = typer.Typer(no_args_is_help=True, help="One-time tokens for new clients.")
@@ -105,7 +97,7 @@ def init_fleet(
         raise typer.BadParameter(
             f"{name!r}: small letters, digits, dots, dashes", param_hint="--name"
         )
-    passphrase = _passphrase(passphrase_file)
+    passphrase = given_passphrase(passphrase_file)
     made = FleetFolder.create(fleet, name, url, federation=federation, passphrase=passphrase)
     say(f"Fleet {name!r} in {fleet}.")
     say(f"Coordinator key: {made.coordinator(passphrase).fingerprint}")
@@ -123,14 +115,14 @@ def make_key(
     from anabranch.fleet.identity import Identity
 
     made = Identity.generate()
-    made.save(file, _passphrase(passphrase_file))
+    made.save(file, given_passphrase(passphrase_file))
     say(f"Federation key: {made.fingerprint}")
 
 
 @roster_app.command("list")
 def list_members(fleet: Fleet, as_json: AsJson = False) -> None:
     """Members, suspended keys, and who waits for a signature."""
-    folder = _folder(fleet)
+    folder = fleet_folder(fleet)
     members = folder.membership()
     roster, suspended, waiting = members.roster, members.suspended, folder.waiting()
     rows = [
@@ -166,8 +158,8 @@ def add_member(
     """List a member whose key was handed over in person, without a token."""
     if not _KEY.fullmatch(key):
         raise typer.BadParameter("a public key is 64 hexadecimal digits", param_hint="KEY")
-    folder = _folder(fleet)
-    identity = folder.federation(federation, _passphrase(passphrase_file))
+    folder = fleet_folder(fleet)
+    identity = folder.federation(federation, given_passphrase(passphrase_file))
     with folder.changing():
         roster = folder.membership().roster.added(name, key, _roles(role))
         folder.publish(roster, identity)
@@ -187,7 +179,7 @@ def revoke(
     Without the federation key the coordinator suspends the member by itself; the roster follows
     when it is signed.
     """
-    folder = _folder(fleet)
+    folder = fleet_folder(fleet)
     entry = folder.membership().roster.of_name(name)
     roster = folder.membership().roster.revoked(name, reason)  # says when there is no such member
     if entry is not None:
@@ -196,7 +188,7 @@ def revoke(
         say(f"{name} is suspended from now on. Sign the roster to revoke the key for good:")
         say(f"  anabranch roster draft {fleet} --revoke {name}")
         return
-    identity = folder.federation(federation, _passphrase(passphrase_file))
+    identity = folder.federation(federation, given_passphrase(passphrase_file))
     with folder.changing():
         folder.publish(roster, identity)
     say(f"The key of {name} is revoked; roster version {roster.version}.")
@@ -205,7 +197,7 @@ def revoke(
 @roster_app.command("resume")
 def resume_member(fleet: Fleet, name: Member) -> None:
     """End a suspension; what the roster says counts again."""
-    members = _folder(fleet).membership()
+    members = fleet_folder(fleet).membership()
     entry = members.roster.of_name(name)
     if entry is not None:
         members.resume(entry.key)
@@ -223,7 +215,7 @@ def draft(
     ] = None,
 ) -> None:
     """Write the next roster, unsigned, to carry it to the federation key."""
-    roster, _ = _folder(fleet).draft(revoked or (), "revoked")
+    roster, _ = fleet_folder(fleet).draft(revoked or (), "revoked")
     write_text(output, roster.model_dump_json(indent=1) + "\n")
 
 
@@ -240,8 +232,8 @@ def sign(
 ) -> None:
     """Sign: a fleet's roster with everybody who waits, or a draft that was carried here."""
     if target.is_dir():
-        folder = _folder(target)
-        admitted = folder.admit(folder.federation(federation, _passphrase(passphrase_file)))
+        folder = fleet_folder(target)
+        admitted = folder.admit(folder.federation(federation, given_passphrase(passphrase_file)))
         for one in admitted:
             say(f"admitted {one.name}  {_fingerprint(one.key)}")
         say(f"Roster version {folder.membership().roster.version}, {len(admitted)} new.")
@@ -249,7 +241,9 @@ def sign(
     from anabranch.fleet.identity import Identity
     from anabranch.fleet.roster import read_draft, sign_roster
 
-    identity = Identity.load(federation or Path("federation.key"), _passphrase(passphrase_file))
+    identity = Identity.load(
+        federation or Path("federation.key"), given_passphrase(passphrase_file)
+    )
     roster = read_draft(target)
     write_text(output, sign_roster(roster, identity).model_dump_json(indent=1) + "\n")
     if str(output) != "-":
@@ -266,7 +260,7 @@ def publish(
     """Put a roster in force that was signed elsewhere."""
     from anabranch.fleet.roster import read_roster
 
-    roster = _folder(fleet).publish_signed(read_roster(file))
+    roster = fleet_folder(fleet).publish_signed(read_roster(file))
     say(f"Roster version {roster.version} of {roster.fleet!r} is in force.")
 
 
@@ -279,15 +273,15 @@ def invite(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """A one-time token for one client; hand it over as you would a password."""
-    folder = _folder(fleet)
-    coordinator = folder.coordinator(_passphrase(passphrase_file)).fingerprint
+    folder = fleet_folder(fleet)
+    coordinator = folder.coordinator(given_passphrase(passphrase_file)).fingerprint
     say(folder.invite(coordinator, 3600 * hours, name=name, roles=_roles(role)))
 
 
 @enrol_app.command("list")
 def list_tokens(fleet: Fleet) -> None:
     """Who redeemed a token, and whether the roster lists the key."""
-    folder = _folder(fleet)
+    folder = fleet_folder(fleet)
     roster = folder.membership().roster
     rows = []
     for one in folder.enrolments().candidates():
@@ -297,88 +291,15 @@ def list_tokens(fleet: Fleet) -> None:
     print_table(("name", "status", "key"), rows)
 
 
-def kit(
-    plan: PlanFile,
-    fleet: Annotated[Path, typer.Option("--fleet", metavar="FLEET", help="Folder of the fleet.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The kit.")],
-    ca: Annotated[
-        Path | None, typer.Option("--ca", metavar="FILE", help="CA certificate of the server.")
-    ] = None,
-    changes: Changes = None,
-    passphrase_file: PassphraseFile = None,
-) -> None:
-    """Write what a site needs before it takes part, in one file.
-
-    Contract, roster, fingerprints, sources of own models and rules, CA certificate, a policy to
-    fill in. The site reads it with `anabranch check KIT --data DIR`.
-    """
-    from importlib import metadata
-
-    from anabranch.client.kit import KitContent, make_kit
-    from anabranch.fleet.roster import ROSTER_FILE, read_roster
-    from anabranch.plan import load_plan, require_accepted, require_servable
-
-    folder = _folder(fleet)
-    loaded = load_plan(plan, changes or (), os.environ)
-    require_accepted(loaded)
-    require_servable(loaded)
-    signed = folder.path / ROSTER_FILE
-    content = KitContent(
-        coordinator=folder.coordinator(_passphrase(passphrase_file)),
-        fleet=folder.settings.name,
-        url=folder.settings.url,
-        federation=folder.settings.federation,
-        roster=read_roster(signed) if signed.exists() else None,
-        ca=_read(ca) if ca is not None else b"",
-        software=metadata.version("anabranch"),
-    )
-    _write(output, make_kit(loaded, content))
-    say(f"{output}: contract {loaded.contract_digest}")
-    say(f"Coordinator key, to compare by another channel: {content.coordinator.fingerprint}")
-
-
-def audit(
-    run: RunName,
-    updates: Annotated[
-        Path, typer.Option("--updates", metavar="DIR", help="What runtime.keep_updates named.")
-    ],
-    fleet: Annotated[Path, typer.Option("--fleet", metavar="FLEET", help="Folder of the fleet.")],
-    store: StoreFolder = None,
-    passphrase_file: PassphraseFile = None,
-) -> None:
-    """Compute a served run again from the updates that were kept, and compare every model.
-
-    The heads of its rounds must be one chain that the coordinator signed, and each model the one
-    that follows from the updates of its round, bit for bit.
-    """
-    from anabranch.api.audit import audit as recompute
-
-    key = _folder(fleet).coordinator(_passphrase(passphrase_file)).public_key
-    with opened_store(store) as opened:
-        run_id, folder = chosen_run(opened, run), opened.path
-    found = list(recompute(folder, run_id, updates, key))
-    rows = [
-        (str(one.round), str(one.uploads), "holds" if one.holds else "DIFFERS", one.model)
-        for one in found
-    ]
-    print_table(("round", "updates", "model", "sha256 of what follows"), rows, title=run_id)
-    wrong = [str(one.round) for one in found if not one.holds]
-    if wrong:
-        raise AnabranchError(
-            "AB-748",
-            f"the models of rounds {', '.join(wrong[:5])} do not follow from their updates.",
-            fix="compare software versions and threads with those of the run; then ask its "
-            "operator.",
-        )
-
-
-def _folder(path: Path) -> FleetFolder:
+def fleet_folder(path: Path) -> FleetFolder:
+    """The fleet in a folder."""
     from anabranch.fleet.folder import FleetFolder
 
     return FleetFolder(path)
 
 
-def _passphrase(path: Path | None) -> bytes | None:
+def given_passphrase(path: Path | None) -> bytes | None:
+    """From a file, else from the environment."""
     from anabranch.client.keys import read_passphrase
 
     return read_passphrase(path, os.environ)
@@ -394,27 +315,3 @@ def _roles(given: list[RoleName] | None) -> tuple[Role, ...]:
     from anabranch.fleet.roster import Role
 
     return tuple(Role(name.value) for name in given or [RoleName.CLIENT])
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise AnabranchError(
-            "AB-740",
-            f"the CA certificate {path} cannot be read ({error.strerror or error}).",
-            fix="give the file ca.crt that `anabranch pki` wrote.",
-            kept="No kit was made.",
-        ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise AnabranchError(
-            "AB-806",
-            f"{path} cannot be written: {error.strerror or error}.",
-            fix="choose another place, or make room and give yourself the right to write there.",
-        ) from error
