@@ -180,6 +180,22 @@ def test_names_and_keys_that_are_not_on_the_signed_roster_are_refused() -> None:
     bench.answer(work, 0)
 
 
+def test_a_client_with_an_old_roster_looks_for_a_newer_one_before_it_refuses() -> None:
+    bench = Bench()
+    _, work = bench.start()
+    assert work is not None
+    signed = {
+        name: bench.members.session(c).public_key for c, name in enumerate(bench.members.names)
+    }
+    held = dict(list(signed.items())[:-1])  # the last member was enrolled later
+    bench.members.known = Known(held.get, open=False, refresh=lambda: held.update(signed))
+    bench.answer(work, 0)
+    stale = dict(list(signed.items())[:-1])
+    bench.members.known = Known(stale.get, open=False, refresh=lambda: None)
+    with pytest.raises(AnabranchError, match="AB-968"):
+        bench.answer(work, 1)
+
+
 def test_without_a_roster_a_key_that_was_replaced_is_noticed() -> None:
     bench = Bench()
     bench.run()
