@@ -11,14 +11,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.runtime import Fate, Outcome, Payload, RuntimeEvent, Work
-from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.messages import TaskFate, TaskOffer, sha256
+from anabranch.runtimes.http.server.pieces import (
+    OpenTask,
+    Piece,
+    RunFacts,
+    another,
+    dropped,
+    not_open,
+)
 from anabranch.runtimes.http.server.shelf import Shelf
 from anabranch.runtimes.http.server.spool import Answer, Spool
 from anabranch.updates.container import Buffer
@@ -30,60 +37,6 @@ WakeLater: TypeAlias = Callable[[Iterable[str], float, Callable[[str], bool]], N
 _FATES_SECONDS = 0.5
 _WIDEST = 8
 """Bytes of the widest number in an update."""
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What clients are told of a run with each task.
-
-    Attributes:
-        run: its id; empty where there is only one.
-        names: client identifiers, in the order of client numbers.
-        contract: digest of the contract, a download; empty where both ends were given it.
-        equipment: digest of what the contract leaves open, a download; or empty.
-    """
-
-    run: str
-    names: tuple[str, ...]
-    contract: str = ""
-    equipment: str = ""
-
-
-@dataclass
-class _Piece:
-    """One piece of work: who still has to answer, and what was taken."""
-
-    work: Work
-    offer: TaskOffer
-    limit: int
-    expires: float
-    waiting: set[int] = field(default_factory=set)
-    offered: dict[int, float] = field(default_factory=dict)
-    taken: dict[int, str] = field(default_factory=dict)
-    coming: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenTask:
-    """A piece of work as `anabranch status` shows it.
-
-    Attributes:
-        task: its name.
-        kind: what is asked.
-        round: the model version.
-        waiting: clients that have not answered.
-        offered: those of them that fetched the task.
-        answered: how many have.
-        seconds: until everybody left counts as lost.
-    """
-
-    task: str
-    kind: TaskKind
-    round: int
-    waiting: tuple[str, ...]
-    offered: tuple[str, ...]
-    answered: int
-    seconds: float
 
 
 class Desk:
@@ -117,8 +70,8 @@ class Desk:
         self._barred, self._wake_later = barred, wake_later
         self._numbers = {name: number for number, name in enumerate(facts.names)}
         self._changed = threading.Condition()
-        self._pieces: dict[str, _Piece] = {}
-        self._closed_pieces: deque[_Piece] = deque(maxlen=limits.remembered)
+        self._pieces: dict[str, Piece] = {}
+        self._closed_pieces: deque[Piece] = deque(maxlen=limits.remembered)
         self._unsettled: dict[str, set[int]] = {}
         self._events: list[RuntimeEvent] = []
         self._answers: dict[tuple[str, int], Answer] = {}
@@ -171,7 +124,7 @@ class Desk:
                 self._lost(piece, client, why)
         self._wake(self.facts.names[client] for client in work.clients)
 
-    def _opened(self, task: str, work: Work, digest: str, size: int) -> _Piece:
+    def _opened(self, task: str, work: Work, digest: str, size: int) -> Piece:
         if not work.task:
             self._unnamed = task
         offer = TaskOffer(
@@ -188,7 +141,7 @@ class Desk:
         limit = _WIDEST * work.fold.sections.size + self._limits.overhead_bytes
         if work.kind is TaskKind.EXCHANGE:
             limit = self._limits.letter_bytes
-        piece = _Piece(work, offer, limit, self._clock() + self._limits.task_seconds)
+        piece = Piece(work, offer, limit, self._clock() + self._limits.task_seconds)
         self._pieces[task] = piece
         if work.kind is TaskKind.TRAIN:
             self._unsettled[task] = set()
@@ -237,7 +190,7 @@ class Desk:
                 for client in sorted(piece.waiting)
             ]
             unseen = [e for e in self._events if task in (None, e.task)]
-            late += [_unseen(event) for event in unseen if isinstance(event, Outcome)]
+            late += [dropped(event) for event in unseen if isinstance(event, Outcome)]
             for event in unseen:
                 if isinstance(event, Payload):
                     self._answers.pop((event.task, event.client), None)
@@ -408,7 +361,7 @@ class Desk:
             if client in piece.taken and piece.taken[client] == digest:
                 return True
             if piece.taken.get(client, piece.coming.get(client, digest)) != digest:
-                raise _another(task)
+                raise another(task)
             if client in piece.waiting:
                 piece.coming[client] = digest
             return False
@@ -443,7 +396,7 @@ class Desk:
             if client in piece.taken:
                 if piece.taken[client] == answer.digest:
                     return True
-                raise _another(answer.task)
+                raise another(answer.task)
             self._take(piece, client, answer)
         return False
 
@@ -481,20 +434,20 @@ class Desk:
                 )
         return None
 
-    def _found(self, task: str, name: str) -> tuple[_Piece, int] | None:
+    def _found(self, task: str, name: str) -> tuple[Piece, int] | None:
         client = self._numbers.get(name, -1)
         for piece in (*self._pieces.values(), *self._closed_pieces):
             if piece.offer.task == task and (client in piece.waiting or client in piece.taken):
                 return piece, client
         return None
 
-    def _find(self, task: str, name: str) -> tuple[_Piece, int]:
+    def _find(self, task: str, name: str) -> tuple[Piece, int]:
         found = self._found(task, name)
         if found is None:
             raise not_open(task)
         return found
 
-    def _take(self, piece: _Piece, client: int, answer: Answer) -> None:
+    def _take(self, piece: Piece, client: int, answer: Answer) -> None:
         name = piece.work.task
         self._answers[name, client] = answer
         if piece.work.kind is TaskKind.TRAIN:
@@ -505,7 +458,7 @@ class Desk:
         self._answered(piece, client, answer.digest, [Payload(client, b"", name), outcome])
 
     def _answered(
-        self, piece: _Piece, client: int, digest: str, events: Iterable[RuntimeEvent]
+        self, piece: Piece, client: int, digest: str, events: Iterable[RuntimeEvent]
     ) -> None:
         piece.waiting.discard(client)
         piece.taken[client] = digest
@@ -514,7 +467,7 @@ class Desk:
             self._close(piece)
         self._changed.notify_all()
 
-    def _close(self, piece: _Piece) -> None:
+    def _close(self, piece: Piece) -> None:
         piece.waiting.clear()
         if self._pieces.pop(piece.offer.task, None) is not None:
             self._closed_pieces.append(piece)
@@ -522,7 +475,7 @@ class Desk:
             self._done.append(piece.offer.task)
             piece.work = replace(piece.work, broadcast={})  # a model is not kept for a repetition
 
-    def _lost(self, piece: _Piece, client: int, why: str) -> None:
+    def _lost(self, piece: Piece, client: int, why: str) -> None:
         if client in piece.waiting:
             outcome = Outcome(client, Fate.LOST, why, task=piece.work.task)
             piece.waiting.discard(client)
@@ -545,27 +498,3 @@ class Desk:
                 Outcome(c, Fate.LOST, detail, task=name) for c in sorted(piece.waiting)
             ]
             self._close(piece)
-
-
-def not_open(task: str) -> AnabranchError:
-    """AB-713: an answer that nobody waits for."""
-    return AnabranchError(
-        "AB-713",
-        f"task {task} is not open for this client.",
-        fix="nothing: the client asks for its next task.",
-        kept="The answer was dropped.",
-    )
-
-
-def _another(task: str) -> AnabranchError:
-    return AnabranchError(
-        "AB-716",
-        f"another answer of this client to task {task} was taken before.",
-        fix="send each task's answer once; repeat the same bytes after a lost reply.",
-        kept="The first answer counts.",
-    )
-
-
-def _unseen(outcome: Outcome) -> Outcome:
-    """An answer that came, but that nobody will merge, was too late."""
-    return replace(outcome, fate=Fate.TOO_LATE) if outcome.fate is Fate.MERGED else outcome

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from anabranch.client.task import Fate
 from anabranch.runtimes.http.messages import Contact, TaskFate, TaskOffer
-from anabranch.runtimes.http.server.desk import Desk, not_open
+from anabranch.runtimes.http.server.desk import Desk
+from anabranch.runtimes.http.server.pieces import not_open
 
 __all__ = ["Office", "Seen"]
 
