@@ -37,6 +37,7 @@ def plan(**changes: object) -> Plan:
             "delta": 1e-4,
             "population": "people",
             "unit": "example",
+            "open_statistics": "the data set is public",
             "mechanism": {
                 "kind": "dp-sgd", "batch": 32, "clip": {"kind": "fixed", "norm": 1.0},
             },
@@ -101,13 +102,19 @@ def test_a_second_run_on_the_same_people_is_refused(tmp_path: Path) -> None:
         ({"aggregation": {"weighting": {"kind": "examples"}}}, "AB-983"),
         ({"evaluation": {"on": "clients"}}, "AB-984"),
         ({"evaluation": {"on": "holdout", "baselines": ["pooled"]}}, "AB-984"),
-        ({"selection": {"kind": "oort"}}, "AB-987"),
+        ({"selection": {"kind": "oort"}}, "AB-470"),
     ],
 )
 def test_what_would_leave_without_noise_is_refused(changes: dict[str, object], code: str) -> None:
     with pytest.raises(AnabranchError) as refused:
         prepare(plan(**changes))
     assert code in str(refused.value)
+
+
+def test_statistics_outside_the_promise_need_a_reason(tmp_path: Path) -> None:
+    promise = plan().model_dump(mode="json")["privacy"]
+    with pytest.raises(AnabranchError, match=r"AB-988.*column statistics"):
+        run_plan(plan(privacy={**promise, "open_statistics": ""}), store=tmp_path)
 
 
 def test_units_are_persons_only_where_the_data_name_them() -> None:

@@ -24,6 +24,7 @@ delta = 1e-2
 population = "sites"
 population_epsilon = 1000.0
 unit = "site"
+open_statistics = "synthetic rows of a test"
 [privacy.mechanism]
 kind = "ftrl"
 participations = 3

@@ -9,6 +9,7 @@ from anabranch.client.program import ClientProgram
 from anabranch.client.states import SlotMap
 from anabranch.data.federation import Federation
 from anabranch.data.load import LoadedData, load_federation
+from anabranch.errors import AnabranchError
 from anabranch.learners.build import ModuleFactory
 from anabranch.learners.threads import one_thread
 from anabranch.plan import Plan, check_against_fleet, require_accepted
@@ -16,7 +17,7 @@ from anabranch.plan.check import check_against_data, check_against_layout
 from anabranch.plan.mechanism import mechanism_of, scores_of
 from anabranch.runtimes.local.worker import Simulant
 
-__all__ = ["Prepared", "prepare", "program_of"]
+__all__ = ["Prepared", "prepare", "program_of", "require_open_statistics"]
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,31 @@ def prepare(
     if federation is None:
         loaded = load_federation(plan.data, plan.seed)
         federation = loaded.federation
+        require_open_statistics(plan, tuple(r.description for r in loaded.releases))
     check_against_fleet(plan, len(federation))
     with one_thread():
         program = program_of(plan, federation, module)
         check_against_layout(plan, program.learner.layout)
         check_against_data(plan, federation, program.learner)
     return Prepared(plan, federation, loaded, program, module)
+
+
+def require_open_statistics(plan: Plan, statistics: tuple[str, ...]) -> None:
+    """Refuse a private run whose preprocessing would release something outside its promise.
+
+    Raises:
+        AnabranchError: AB-988.
+    """
+    if plan.privacy is None or not statistics or plan.privacy.open_statistics:
+        return
+    raise AnabranchError(
+        "AB-988",
+        f"the plan promises privacy, and its data need statistics that would leave without noise: "
+        f"{', '.join(statistics)}.",
+        fix="state why that may be in privacy.open_statistics (the report then says that they are "
+        "outside epsilon), or give features that need no preprocessing (source 'folder').",
+        kept="Nothing was started.",
+    )
 
 
 def program_of(plan: Plan, federation: Federation, module: ModuleFactory | None) -> ClientProgram:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from anabranch.aggregation.fold import Accumulator, FoldPlan
-from anabranch.api.prepare import Prepared, prepare, program_of
+from anabranch.api.prepare import Prepared, prepare, program_of, require_open_statistics
 from anabranch.client.equipment import DESCRIPTION, Equipment
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.asking import task_name
@@ -176,6 +176,8 @@ class Preparation:
 
     def _gathered(self, runtime: EquippingRuntime) -> tuple[Equipment, _Members]:
         schema = self.plan.data.table
+        if schema is not None:
+            require_open_statistics(self.plan, ("column statistics of training rows",))
         self._publish(runtime, Equipment(stage="examples", table=schema))
         answers = self._ask(runtime, 1, DESCRIPTION)
         members = self._members(answers)

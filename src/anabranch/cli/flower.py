@@ -9,7 +9,6 @@ import typer
 
 from anabranch.cli.output import say
 from anabranch.errors import AnabranchError
-from anabranch.plan import load_plan
 
 __all__ = ["app"]
 
@@ -61,6 +60,8 @@ def export(
     ] = "",
 ) -> None:
     """Write a Flower app that runs PLAN: `flwr run DIRECTORY` starts it."""
+    from anabranch.plan import load_plan
+
     loaded = load_plan(plan)
     text = plan.read_text("utf-8")
     if directory.exists() and any(directory.iterdir()):

@@ -170,6 +170,11 @@ class PrivacyPlan(Value):
     """Part of the budget for metrics, evaluation at clients and other statistics. At 0 nothing but
     the model leaves; the coordinator measures on data of its own."""
 
+    open_statistics: str = Field(default="", max_length=400)
+    """Why statistics for preprocessing (counts, means, codes of columns) may leave without noise.
+    They are outside epsilon, and the report says so. Left out, a plan whose data need them is
+    refused."""
+
     @model_validator(mode="after")
     def _consistent(self) -> PrivacyPlan:
         if self.population_epsilon is not None and self.population_epsilon < self.epsilon:

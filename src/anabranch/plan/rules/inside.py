@@ -63,12 +63,6 @@ def _clip(plan: Plan, mechanism: LocalDpSgd) -> str | None:
     return None
 
 
-def _selection(plan: Plan, mechanism: LocalDpSgd) -> str | None:
-    if plan.selection.reads_losses:
-        return "losses of single sites decide who is asked, and would leave them without noise."
-    return None
-
-
 RULES: tuple[Rule, ...] = (
     Rule(
         "AB-983",
@@ -114,12 +108,5 @@ RULES: tuple[Rule, ...] = (
             Alternative("fix it", {"privacy.mechanism.clip": {"kind": "fixed", "norm": 1.0}}),
             _NO_PROMISE,
         ),
-    ),
-    Rule(
-        "AB-987",
-        "noise inside sites: losses decide nothing",
-        ("selection", "privacy"),
-        _when_inside(_selection),
-        lambda plan: (Alternative("select uniformly", {"selection": None}), _NO_PROMISE),
     ),
 )
