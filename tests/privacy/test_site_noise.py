@@ -117,6 +117,19 @@ def test_statistics_outside_the_promise_need_a_reason(tmp_path: Path) -> None:
         run_plan(plan(privacy={**promise, "open_statistics": ""}), store=tmp_path)
 
 
+def test_a_run_ends_when_nobody_may_take_part_any_more(tmp_path: Path) -> None:
+    """Noise on the sum, every site once: the second round has nobody to ask, and nothing waits."""
+    once = {
+        "epsilon": 50.0, "delta": 1e-2, "population": "sites", "unit": "site",
+        "open_statistics": "the data set is public",
+        "mechanism": {"kind": "ftrl", "clip": {"kind": "fixed", "norm": 1.0}},
+    }  # fmt: skip
+    run = run_plan(plan(privacy=once), store=tmp_path)
+    assert run.status == "complete"
+    assert run.rounds == 2
+    assert "as often as it may" in run.reason
+
+
 def test_units_are_persons_only_where_the_data_name_them() -> None:
     rows = Examples(np.zeros((4, 1)), np.zeros(4))
     assert units_of(rows, Unit.EXAMPLE, "va") == 4

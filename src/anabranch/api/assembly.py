@@ -22,6 +22,8 @@ __all__ = ["asking_of", "initial_state", "policy_of"]
 
 _STRAGGLING = 3.0
 """Real clients are waited for three times as long as half of them took."""
+_STARVED = 3600.0
+"""Seconds that a round waits for somebody to ask; where no time passes it does not wait."""
 _SHORTEST = 30.0
 """Seconds that real clients are given at least: a pause of a second is no reason to go on without
 somebody."""
@@ -35,7 +37,13 @@ def policy_of(prepared: Prepared, *, in_time: bool) -> Policy:
     rounds, clients = prepared.plan.rounds, len(prepared.federation)
     if rounds.asynchronous is not None:
         table = rounds.asynchronous
-        return Buffered(table.buffer, table.concurrency, table.max_staleness, rounds.deadline)
+        return Buffered(
+            table.buffer,
+            table.concurrency,
+            table.max_staleness,
+            rounds.deadline,
+            starved=_STARVED if in_time else 0.0,
+        )
     if prepared.plan.secure_aggregation is not None:
         # A secure sum closes its own phases: the loop gets all of it or nothing.
         return Synchronous(rounds.asked(clients))
@@ -48,6 +56,7 @@ def policy_of(prepared: Prepared, *, in_time: bool) -> Policy:
         rounds.late_window,
         straggling=_STRAGGLING if live else None,
         shortest=_SHORTEST,
+        starved=_STARVED if in_time else 0.0,
     )
 
 

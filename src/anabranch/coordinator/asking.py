@@ -19,7 +19,7 @@ from anabranch.coordinator.runtime import Work
 from anabranch.coordinator.schedule import Schedule
 from anabranch.coordinator.state import OpenTask
 from anabranch.fleet.history import FleetHistory
-from anabranch.fleet.selection import Draw, Known, Selection, Selector, Uniform
+from anabranch.fleet.selection import Code, Draw, Known, Selection, Selector, Uniform
 from anabranch.fleet.view import FleetView, unknown_fleet
 from anabranch.randomness import generator
 from anabranch.updates.total import Finest
@@ -68,6 +68,7 @@ class Asking:
         draw: the generator of a dispatch: public by default, secret where privacy relies on it.
         schedule: what is expected of clients; None where nothing is predicted.
         gate: who may be asked in a private run, and who is told that they are; None without limits.
+        exhausted: every client has taken part as often as it may; nobody will be asked again.
         selections: who was asked and why, by dispatch, since the last `taken`.
     """
 
@@ -80,6 +81,7 @@ class Asking:
     draw: Callable[[int], Draw] | None = None
     schedule: Schedule | None = None
     gate: Gate | None = None
+    exhausted: bool = False
     selections: list[Selection] = field(default_factory=list)
 
     @property
@@ -111,6 +113,7 @@ class Asking:
         self.selections.append(selection)
         clients = selection.clients
         if not clients:
+            self.exhausted = bool((selection.codes == Code.PARTICIPATIONS).all())
             return None
         if self.gate is not None:
             self.gate.asked(round_, clients)

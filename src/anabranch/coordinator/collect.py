@@ -74,6 +74,7 @@ class Collected:
         outcomes: of the tasks, as they come.
         individuals: single updates by client number, when the work asked for them and
             ``keep_individuals`` says so.
+        over: nobody can be asked any more, ever: there is nothing to wait for.
         losses: mean training loss by task, where single updates are seen and carry one.
         arrived: seconds of the runtime's clock at which each outcome came.
     """
@@ -83,6 +84,7 @@ class Collected:
     started: float
     adjust: Adjust = _as_it_is
     keep_individuals: bool = True
+    over: bool = False
     dispatches: int = 0
     works: dict[str, Work] = field(default_factory=dict)
     outcomes: dict[TaskKey, Outcome] = field(default_factory=dict)
@@ -250,7 +252,9 @@ def gather(
     Returns:
         The work that stays open.
     """
-    while not policy.close(collected.seen(runtime.now())):
+    asked = False  # somebody is looked for at least once, however little time there is
+    while not (asked and (collected.over or policy.close(collected.seen(runtime.now())))):
+        asked = True
         count = policy.dispatch(collected.seen(runtime.now()))
         opened = dispatch(count, collected) if count else None
         if opened is not None:

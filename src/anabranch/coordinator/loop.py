@@ -174,6 +174,7 @@ class Coordinator:
                 broadcast=broadcast,
                 history=state.history,
             )
+            collected.over = self.asking.exhausted
             return sending.addressed(opened) if opened is not None and self.framed else opened
 
         collected = Collected(number, self.asking.fold, self.runtime.now(), adjust, False)
@@ -288,6 +289,8 @@ class Coordinator:
             why = f": {self._trouble}" if self._trouble else ""
             return Ending("failed", f"{state.progress.failures} rounds in a row failed{why}")
         reason = state.progress.reason_to_stop(self.plan.stop, state.round, self.plan.rounds.count)
+        if not reason and self.asking.exhausted:
+            reason = "every client has taken part as often as it may"
         if reason and not state.progress.merged:
             why = f"; {self._trouble}" if self._trouble else ""
             return Ending("failed", f"{reason}, but no round was merged{why}")

@@ -92,6 +92,7 @@ class Synchronous:
         straggling: where no deadline is known yet: once half of the clients have answered, the
             others are given this multiple of their median time; None waits for all.
         shortest: seconds that they are given at least.
+        starved: seconds without anybody to ask after which the round is closed.
     """
 
     cohort: int
@@ -100,6 +101,7 @@ class Synchronous:
     late_window: int = 0
     straggling: float | None = None
     shortest: float = 30.0
+    starved: float = _STARVED
     expires: ClassVar[bool] = False
 
     def dispatch(self, now: Situation) -> int:
@@ -107,7 +109,7 @@ class Synchronous:
 
     def close(self, now: Situation) -> bool:
         if now.dispatches == 0:  # nobody is there
-            return now.elapsed >= (_STARVED if self.deadline is None else self.deadline)
+            return now.elapsed >= min(self.starved, self.deadline or math.inf)
         reached = self.goal is not None and now.merged >= self.goal
         return now.fresh == 0 or reached or self._left(now) <= _SOON
 
@@ -138,12 +140,14 @@ class Buffered:
         concurrency: tasks kept open (M).
         max_staleness: an update of an older version is given up.
         deadline: seconds after which a round is closed with whatever there is.
+        starved: seconds without an open task after which a round is closed.
     """
 
     buffer: int
     concurrency: int
     max_staleness: int
     deadline: float | None = None
+    starved: float = _STARVED
     expires: ClassVar[bool] = True
 
     def dispatch(self, now: Situation) -> int:
@@ -152,7 +156,7 @@ class Buffered:
     def close(self, now: Situation) -> bool:
         limit = self.deadline
         if limit is None and now.open == 0:
-            limit = _STARVED
+            limit = self.starved
         return now.merged >= self.buffer or (limit is not None and now.elapsed >= limit)
 
     def patience(self, now: Situation) -> float | None:
