@@ -38,7 +38,7 @@ def auc(epsilon: float | None, seed: int, store: Path) -> float:
 
 def site_level(store: Path) -> str:
     """The answer to a promise of epsilon 1 to each hospital."""
-    mechanism = {"kind": "ftrl", "clip": {"kind": "fixed", "norm": 1.0}}
+    mechanism = {"kind": "gaussian", "clip": {"kind": "fixed", "norm": 1.0}}
     plan = load_plan(PLAN)
     assert plan.privacy is not None
     promise = plan.privacy.replace(
