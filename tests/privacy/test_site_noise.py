@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anabranch.api.prepare import prepare
+from anabranch.api.private import protection_of
 from anabranch.api.simulate import resume, run_plan
 from anabranch.client.execute import execute
 from anabranch.client.inside import units_of
 from anabranch.client.task import Task, TaskKind
+from anabranch.coordinator.site_releases import SiteReleases
 from anabranch.coordinator.store.ledger import PopulationLedger
-from anabranch.data.federation import Examples
+from anabranch.data.federation import Examples, Ragged
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan, plan_from
 from anabranch.plan.promise import promise_of
@@ -103,6 +106,7 @@ def test_a_second_run_on_the_same_people_is_refused(tmp_path: Path) -> None:
         ({"evaluation": {"on": "clients"}}, "AB-984"),
         ({"evaluation": {"on": "holdout", "baselines": ["pooled"]}}, "AB-984"),
         ({"selection": {"kind": "oort"}}, "AB-470"),
+        ({"rounds": {"count": 3, "asynchronous": {"buffer": 2, "concurrency": 3}}}, "AB-987"),
     ],
 )
 def test_what_would_leave_without_noise_is_refused(changes: dict[str, object], code: str) -> None:
@@ -155,3 +159,16 @@ def test_sites_that_may_share_persons_need_more_noise() -> None:
         return min(line.charges[0].noise_multiplier for line in lines)
 
     assert noise(disjoint=False) > 1.1 * noise(disjoint=True)
+
+
+def test_a_coordinator_without_rows_charges_by_how_many_each_site_has(tmp_path: Path) -> None:
+    """As in a served run: sizes are known, and one row of zeros stands for all."""
+    prepared = prepare(plan())
+    train = prepared.federation.train
+    stand_in = Ragged(np.zeros((1, 16), np.float32), np.zeros(1, np.int64), train.offsets)
+    federation = replace(prepared.federation, train=stand_in)
+    with protection_of(replace(prepared, federation=federation), "served", tmp_path) as protection:
+        assert isinstance(protection.releases, SiteReleases)
+        rates = {n: c.sampling.rate for n, c in protection.releases.charges.items()}  # type: ignore[union-attr]  # coins
+    wanted = zip(prepared.federation.names, train.counts, strict=True)
+    assert rates == {name: pytest.approx(min(1.0, 32 / count)) for name, count in wanted}

@@ -21,7 +21,7 @@ from anabranch.fleet.selection import SecretDraw
 from anabranch.plan.mechanism import check_promise
 from anabranch.plan.promise import Promise, local_schedule, promise_of
 from anabranch.privacy.door import ReleaseDoor
-from anabranch.privacy.events import GaussianEvent
+from anabranch.privacy.events import GaussianEvent, Unit
 from anabranch.privacy.mechanisms import DistributedNoise
 
 __all__ = ["Protection", "protection_of"]
@@ -129,7 +129,12 @@ def _inside(
     plan, train, names = prepared.plan, prepared.federation.train, prepared.federation.names
     assert plan.privacy is not None  # only such a plan makes noise inside sites
     unit = plan.privacy.unit
-    sites = {name: units_of(train.of(n), unit, name) for n, name in enumerate(names)}
+    # The coordinator of a served run holds no rows, but knows how many each site has.
+    sites = (
+        dict(zip(names, train.counts.tolist(), strict=True))
+        if unit is Unit.EXAMPLE
+        else {name: units_of(train.of(n), unit, name) for n, name in enumerate(names)}
+    )
     promise = promise_of(plan, len(names), sites)
     planned = {
         line.site: event

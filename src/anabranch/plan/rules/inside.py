@@ -63,6 +63,15 @@ def _clip(plan: Plan, mechanism: LocalDpSgd) -> str | None:
     return None
 
 
+def _asked_once(plan: Plan, mechanism: LocalDpSgd) -> str | None:
+    if plan.rounds.asynchronous is None:
+        return None
+    return (
+        "rounds are asynchronous: a site could be asked several times in one round, and the ledger "
+        "counts one set of steps a round for each site."
+    )
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         "AB-983",
@@ -106,6 +115,16 @@ RULES: tuple[Rule, ...] = (
         _when_inside(_clip),
         lambda plan: (
             Alternative("fix it", {"privacy.mechanism.clip": {"kind": "fixed", "norm": 1.0}}),
+            _NO_PROMISE,
+        ),
+    ),
+    Rule(
+        "AB-987",
+        "noise inside sites: every site is asked once a round",
+        ("rounds.asynchronous", "privacy"),
+        _when_inside(_asked_once),
+        lambda plan: (
+            Alternative("ask together", {"rounds.asynchronous": None}),
             _NO_PROMISE,
         ),
     ),
