@@ -7,11 +7,13 @@ and a new Flower run with ``resume`` in its configuration goes on with the run t
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flwr.app import Context
 from flwr.serverapp import ServerApp
@@ -21,7 +23,7 @@ from anabranch.api.prepare import Prepared
 from anabranch.api.preparing import OWN_SOURCES, Preparation, require_protected, require_servable
 from anabranch.api.run import Run
 from anabranch.coordinator.events import Event, RoundCommitted, RunEnded
-from anabranch.coordinator.store import Store
+from anabranch.coordinator.store import RunStatus, Store
 from anabranch.data.load import load_federation
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan, load_plan
@@ -35,9 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = ["run_on_grid", "server"]
 
+_NOT_OURS: Final = frozenset({"AB-607", "AB-609"})
+"""Another process writes the run, or it is complete: nothing is to be said about it here."""
+
 
 def run_on_grid(grid: Grid, config: Mapping[str, object]) -> Run:
     """Run or resume a plan on the nodes of a Grid.
+
+    However the app ends, the store says how. Only a killed one cannot; nobody holds its run then,
+    and `anabranch status` calls it dead.
 
     Args:
         grid: of the ServerApp.
@@ -51,35 +59,83 @@ def run_on_grid(grid: Grid, config: Mapping[str, object]) -> Run:
             nodes; as `conduct`.
     """
     store_path = Path(str(config.get("store") or "runs"))
-    patience = float(str(config.get("patience") or 600))
     with Store.open(store_path) as store:
-        run_id = str(config.get("resume") or "")
-        plan = Plan.model_validate(store.run(run_id).plan) if run_id else _plan(str(config["plan"]))
-        require_servable(plan)
-        names, personal = _clients(plan, str(config.get("clients") or ""))
-        if not run_id:
-            require_protected(plan, personal=personal)
-            run_id = store.create_run(
-                plan_record(plan, sha256("\n".join(names).encode()).hexdigest())
-            )
-        _log(f"anabranch run {run_id} in {store_path.resolve()}")
-        folder = store_path / "flower" / run_id
-        folder.mkdir(parents=True, exist_ok=True)
-        fates = FatesFile(folder / "fates.json")
-        fates.recover(max((stored.round for stored in store.rounds(run_id)), default=-1))
-        contract = canonical_json(plan.contract()).encode()
-        seconds = float(str(config.get("task-seconds") or 3600))
-        runtime = GridRuntime(grid, run_id, names, contract, fates, seconds)
-        quiet = float(str(config.get("quiet") or 60))
+        fleet = _opened(store, config)
+        _log(f"anabranch run {fleet.run} in {store_path.resolve()}")
+        with _written_down(store, fleet.run):
+            return _carried(store, fleet, grid, config)
+
+
+@dataclass(frozen=True)
+class _Fleet:
+    """A run that exists in the store, and its clients."""
+
+    run: str
+    plan: Plan
+    names: tuple[str, ...]
+
+
+def _opened(store: Store, config: Mapping[str, object]) -> _Fleet:
+    """The run that is resumed, or a new one."""
+    run_id = str(config.get("resume") or "")
+    plan = Plan.model_validate(store.run(run_id).plan) if run_id else _plan(str(config["plan"]))
+    require_servable(plan)
+    names, personal = _clients(plan, str(config.get("clients") or ""))
+    if not run_id:
+        require_protected(plan, personal=personal)
+        run_id = store.create_run(plan_record(plan, sha256("\n".join(names).encode()).hexdigest()))
+    return _Fleet(run_id, plan, names)
+
+
+def _carried(store: Store, fleet: _Fleet, grid: Grid, config: Mapping[str, object]) -> Run:
+    """Gather the nodes, prepare the run with them, and conduct it."""
+    plan, names = fleet.plan, fleet.names
+    patience = float(str(config.get("patience") or 600))
+    quiet = float(str(config.get("quiet") or 60))
+    seconds = float(str(config.get("task-seconds") or 3600))
+    folder = Path(store.path) / "flower" / fleet.run
+    folder.mkdir(parents=True, exist_ok=True)
+    fates = FatesFile(folder / "fates.json")
+    fates.recover(max((stored.round for stored in store.rounds(fleet.run)), default=-1))
+    contract = canonical_json(plan.contract()).encode()
+    stage = plan.secure_aggregation.stage_seconds if plan.secure_aggregation else None
+    runtime = GridRuntime(grid, fleet.run, names, contract, fates, seconds, stage)
+    with store.session(fleet.run):  # whoever asks sees that the run is worked on
         runtime.gather(plan.rounds.needed(len(names)), patience, quiet)
-        prepared = Preparation(plan, run_id, names, folder, patience).prepared(runtime)
+        prepared = Preparation(plan, fleet.run, names, folder, patience).prepared(runtime)
 
-        def remote(ready: Prepared) -> GridRuntime:
-            own = InlineRuntime(ready.simulant(None))
-            runtime.ready(ready.program.broadcast_sections, own)
-            return runtime
+    def remote(ready: Prepared) -> GridRuntime:
+        own = InlineRuntime(ready.simulant(None))
+        runtime.ready(ready.program.broadcast_sections, own)
+        return runtime
 
-        return conduct(prepared, store, run_id, _say, remote=remote)
+    return conduct(prepared, store, fleet.run, _say, remote=remote)
+
+
+@contextmanager
+def _written_down(store: Store, run: str) -> Iterator[None]:
+    """An app that ends by an error leaves a run that says so, and that can be resumed."""
+    try:
+        yield
+    except AnabranchError as error:
+        if error.code not in _NOT_OURS:
+            _end(store, run, "failed", str(error))
+        raise
+    except (SystemExit, KeyboardInterrupt):
+        # `flwr stop`, or the end of the process that the app is a child of: Flower turns both into
+        # an exit.
+        _end(store, run, "stopped", "the Flower run was stopped")
+        raise
+    except Exception as error:
+        _end(store, run, "failed", f"{type(error).__name__}: {error}")
+        raise
+
+
+def _end(store: Store, run: str, status: RunStatus, reason: str) -> None:
+    # The error that ended the run matters more than one of writing it down.
+    with suppress(AnabranchError), store.session(run) as session:
+        session.finish(status, reason)
+    _log(f"run {status}: {reason}")
 
 
 def _plan(text: str) -> Plan:

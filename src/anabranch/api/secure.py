@@ -36,6 +36,14 @@ __all__ = [
 _STAGE_SECONDS = 30.0
 
 
+@runtime_checkable
+class PacesStages(Protocol):
+    """A runtime that knows how long one exchange of messages takes with its clients."""
+
+    @property
+    def stage_seconds(self) -> float: ...
+
+
 def simulated_members(prepared: Prepared) -> SimulatedMembers | None:
     """The sessions of simulated clients; None without secure aggregation."""
     if prepared.plan.secure_aggregation is None:
@@ -166,7 +174,9 @@ def secure_runtime(
     table = plan.secure_aggregation
     assert table is not None
     clients = len(prepared.federation)
-    check_sums(terms, plan.rounds.asked(clients), plan.rounds.needed(clients))
+    buffered = plan.rounds.asynchronous is not None
+    members = plan.rounds.wanted(clients) if buffered else plan.rounds.asked(clients)
+    check_sums(terms, members, plan.rounds.needed(clients))
     setup = SecureSetup(
         run=run_id,
         terms=terms,
@@ -179,7 +189,8 @@ def secure_runtime(
         open=standing is None and journal is not None,
         standing=standing or (lambda: (frozenset(), bytes(32))),
     )
-    patience = table.stage_seconds or (None if journal is None else _STAGE_SECONDS)
+    usual = inner.stage_seconds if isinstance(inner, PacesStages) else _STAGE_SECONDS
+    patience = table.stage_seconds or (None if journal is None else usual)
     return secured(inner, setup, patience, plan.rounds.deadline)
 
 

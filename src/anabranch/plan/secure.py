@@ -51,4 +51,4 @@ class SecureAggregationPlan(Value):
     a quantum computer."""
     stage_seconds: float | None = Field(default=None, gt=0, json_schema_extra={"unit": "seconds"})
     """Longest time for one exchange of messages before and after training. Left out: half a minute
-    where clients are elsewhere; simulated ones are waited for."""
+    where clients are elsewhere, three on a Flower fleet; simulated ones are waited for."""

@@ -5,8 +5,8 @@ The node's configuration says who it is and where its data are::
     flower-supernode ... --node-config 'client="va" data="/srv/heart/va.csv" state="/srv/anabranch"'
 
 ``partition-id`` may stand for ``client`` where the plan's clients are numbered. Memory between
-rounds lies in the folder ``state``, in two phases; Flower keeps a node's Context in memory alone,
-so the Context holds only a mark by which a folder that was lost is noticed.
+rounds lies in the folder ``state``, in two phases, with a copy in Flower's Context
+(`anabranch.runtimes.flower.remembered`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from flwr.clientapp import ClientApp
 from anabranch.errors import AnabranchError
 from anabranch.learners.threads import one_thread
 from anabranch.runtimes.flower.parcels import Answer, Parcel
+from anabranch.runtimes.flower.remembered import keep, restore
 from anabranch.runtimes.http.client.joining import DECLINED
 from anabranch.runtimes.http.client.places import MemberPlaces
 from anabranch.runtimes.http.memory import ClientMemory
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from anabranch.runtimes.http.client.line import Line
 
 __all__ = ["client", "handle", "hello"]
-
-_MARK = "anabranch"
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,14 @@ def _answered(parcel: Parcel, context: Context) -> Answer:
     data = config.get("data", "")
     state = Path(str(config.get("state", ""))) if config.get("state") else _home()
     places = MemberPlaces(name, Path(str(data)) if data else None, state / name)
-    _hear(parcel, state / name / offer.run)
-    place = places.place(offer, cast("Line", _Carried(parcel)))
-    _require_state(context, offer.run, state / name / offer.run)
-    parts = place.answer(offer, name, parcel.broadcast, parcel.letter)
-    _mark(context, offer.run, state / name / offer.run)
+    folder = state / name / offer.run
+    restore(context, offer.run, folder)
+    try:
+        _hear(parcel, folder)
+        place = places.place(offer, cast("Line", _Carried(parcel)))
+        parts = place.answer(offer, name, parcel.broadcast, parcel.letter)
+    finally:
+        keep(context, offer.run, folder)
     return Answer(parts)
 
 
@@ -119,31 +121,10 @@ def _hear(parcel: Parcel, folder: Path) -> None:
         memory.hear(fate.task, fate.fate)
 
 
-def _require_state(context: Context, run: str, folder: Path) -> None:
-    """Notice a folder that was lost: training on would drift from the server's state.
-
-    Raises:
-        AnabranchError: AB-784.
-    """
-    marked = str(context.state.get(_MARK, {}).get(run, ""))
-    if marked == "kept" and not any(folder.glob("*.safetensors")):
-        raise AnabranchError(
-            "AB-784",
-            "what this client kept between rounds is gone from its folder.",
-            fix="restore the folder, or start a new run.",
-            kept="Nothing was sent.",
-        )
-
-
-def _mark(context: Context, run: str, folder: Path) -> None:
-    if folder.is_dir() and any(folder.glob("*.safetensors")):
-        known = dict(context.state.get(_MARK, {}))
-        context.state[_MARK] = ConfigRecord({**known, run: "kept"})
-
-
 client = ClientApp()
 client.train()(handle)
 client.evaluate()(handle)
 client.query("hello")(hello)
 client.query("exchange")(handle)
+client.query("mask")(handle)
 client.query("statistics")(handle)

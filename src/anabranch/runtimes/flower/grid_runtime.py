@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -32,12 +33,15 @@ __all__ = ["HELLO", "GridRuntime", "message_type"]
 HELLO: Final = "query.hello"
 _PULL: Final = 0.05
 _PATIENCE: Final = 0.5
+_STAGE: Final = 180.0
+"""Official nodes need 5 to 30 s for an exchange, and Flower 50 s to notice that one is dead."""
 _LOST: Final = frozenset({3, 4, 5, 7, 8})
 """Error codes of Flower: message or reply expired, node or app not available, process died."""
 _TYPES: Final = {
     TaskKind.TRAIN: "train",
     TaskKind.EVALUATE: "evaluate",
     TaskKind.EXCHANGE: "query.exchange",
+    TaskKind.MASK: "query.mask",
     TaskKind.STATISTICS: "query.statistics",
 }
 
@@ -67,7 +71,11 @@ class GridRuntime:
         contract: the contract's document.
         fates: where fates of tasks are kept.
         seconds: time to live of a message whose work has no limit.
+        stage_seconds: longest time for one exchange of a secure sum.
     """
+
+    framed = False
+    """Vectors go down as float32: a node may forget, and a message cannot be asked for again."""
 
     def __init__(
         self,
@@ -77,8 +85,10 @@ class GridRuntime:
         contract: bytes,
         fates: FatesFile,
         seconds: float = 3600.0,
+        stage_seconds: float | None = None,
     ) -> None:
         self._grid, self._run, self._names, self._seconds = grid, run, tuple(names), seconds
+        self.stage_seconds = _STAGE if stage_seconds is None else stage_seconds
         self._numbers = {name: number for number, name in enumerate(self._names)}
         self._fates = fates
         self._documents = {_sha256(contract): contract}
@@ -161,10 +171,12 @@ class GridRuntime:
             messages.append(self._message(work, client, node, blob, told))
             sent.append(_Sent(client, work.task, time.monotonic(), told))
         ids = list(self._grid.push_messages(messages)) if messages else []
-        for message, entry in zip(ids, sent, strict=True):
+        for message, entry in zip_longest(ids, sent):
             if message:
                 self._sent[message] = entry
-            else:  # Flower says so of a node that has gone in the meantime
+            else:
+                # Flower says so of a node that has gone in the meantime; where messages are too
+                # large together, it answers nothing at all.
                 why = "the message was not accepted"
                 self._lost.append(Outcome(entry.client, Fate.LOST, why, task=work.task))
 
@@ -231,9 +243,14 @@ class GridRuntime:
             content,
             dst_node_id=node,
             message_type=message_type(work.kind),
-            ttl=self._seconds,
+            ttl=self._lifetime(work.kind),
             group_id=str(work.round),
         )
+
+    def _lifetime(self, kind: TaskKind) -> float:
+        """Seconds: a stage that is over must not keep a slow node from the next one."""
+        stage = kind is TaskKind.EXCHANGE
+        return min(self._seconds, self.stage_seconds) if stage else self._seconds
 
     def _greet(self) -> None:
         """Ask nodes that are new who they are; forget those that have gone."""
