@@ -117,6 +117,11 @@ class ClientProgram:
         """Length of the averaged prefix."""
         return self.learner.layout.averaged
 
+    @property
+    def private(self) -> bool:
+        """Whether answers may hold secret randomness, so that none must be made twice."""
+        return self.mechanism is not None or self.inside is not None
+
     @cached_property
     def plain_layout(self) -> bool:
         """Whether the whole model is averaged, so that the broadcast is the whole vector."""

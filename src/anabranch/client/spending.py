@@ -6,7 +6,8 @@ So a client remembers, durably and in one place for all coordinators that it ser
 - the highest signed head of each ledger; a lower one, or one that does not continue it, is refused;
 - what each run was allotted, counted in full from the first task on; a total beyond the client's
   own cap is refused before anything is computed;
-- in which rounds it took part; one round more than the plan allows is refused at this end too.
+- what it was asked for, by purpose and round: more than the plan allows is refused at this end too,
+  and so is a second task for the same release, which would be made of fresh noise.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from anabranch.privacy.budget import ParticipationLimit
 from anabranch.privacy.events import GaussianEvent, Relation
 from anabranch.privacy.ledger import (
     Allotted,
+    Purpose,
     as_document,
     canonical,
     charges_of,
@@ -41,8 +43,13 @@ _TABLES: Final = (
     " digest TEXT, PRIMARY KEY (coordinator, population, sequence))",
     "CREATE TABLE IF NOT EXISTS runs (coordinator TEXT, run TEXT, allotted TEXT,"
     " PRIMARY KEY (coordinator, run))",
+    # Written by earlier versions, which knew training only and not under which task.
     "CREATE TABLE IF NOT EXISTS rounds (coordinator TEXT, run TEXT, round INTEGER,"
     " PRIMARY KEY (coordinator, run, round))",
+    "CREATE TABLE IF NOT EXISTS asked (coordinator TEXT, run TEXT, purpose TEXT, round INTEGER,"
+    " task TEXT, PRIMARY KEY (coordinator, run, purpose, round))",
+    "INSERT OR IGNORE INTO asked SELECT coordinator, run, 'model', round, '' FROM rounds",
+    "DELETE FROM rounds",
 )
 _LAST_HEAD: Final = (
     "SELECT sequence, digest FROM heads WHERE coordinator = ? AND population = ?"
@@ -153,33 +160,61 @@ class ClientSpending:
             return total
 
     def take_part(
-        self, coordinator: str, run: str, round_: int, limit: ParticipationLimit | None
+        self,
+        coordinator: str,
+        run: str,
+        round_: int,
+        limit: ParticipationLimit | None,
+        *,
+        task: str = "",
+        purpose: Purpose = "model",
     ) -> None:
-        """Count one participation, before anything is computed. May be repeated.
+        """Count one release, before anything is computed. May be repeated for the same task.
+
+        Args:
+            coordinator: fingerprint of its key.
+            run: id of the run.
+            round_: of the release.
+            limit: most releases of this purpose, and how far apart.
+            task: names the piece of work; empty where several attempts make one release, as with
+                secure sums, of which a client opens one.
+            purpose: what is released.
 
         Raises:
-            AnabranchError: AB-923 the plan does not allow this round.
+            AnabranchError: AB-923 the plan does not allow this round; AB-979 the release was asked
+                for under another task.
         """
         with self._writing("round"):
-            rounds = self.rounds(coordinator, run)
-            if round_ in rounds:
+            known = self._asked(coordinator, run, purpose)
+            if round_ in known:
+                if known[round_] != task:
+                    raise _asked_twice(run, round_, purpose)
                 return
+            rounds = tuple(known)
             if limit is not None and not limit.allows(rounds, round_):
                 raise AnabranchError(
                     "AB-923",
-                    f"run {run!r} asks this client for round {round_}, but it took part in "
-                    f"{len(rounds)} rounds and the plan allows {limit.most}, {limit.separation} "
-                    "apart.",
+                    f"run {run!r} asks this client for its {purpose} of round {round_}, but it "
+                    f"took part in {len(rounds)} rounds and the plan allows {limit.most}, "
+                    f"{limit.separation} apart.",
                     fix="ask who runs the coordinator: its own count should have prevented this.",
                     kept="Nothing was computed and nothing was sent.",
                 )
-            row = (coordinator, run, round_)
-            self._connection.execute("INSERT INTO rounds VALUES (?, ?, ?)", row)
+            row = (coordinator, run, purpose, round_, task)
+            self._connection.execute("INSERT INTO asked VALUES (?, ?, ?, ?, ?)", row)
 
-    def rounds(self, coordinator: str, run: str) -> tuple[int, ...]:
-        """The rounds of a run in which this client took part."""
-        query = "SELECT round FROM rounds WHERE coordinator = ? AND run = ? ORDER BY round"
-        return tuple(row[0] for row in self._connection.execute(query, (coordinator, run)))
+    def rounds(self, coordinator: str, run: str, purpose: Purpose = "model") -> tuple[int, ...]:
+        """The rounds of a run for which this client released something of a purpose."""
+        return tuple(self._asked(coordinator, run, purpose))
+
+    def _asked(self, coordinator: str, run: str, purpose: Purpose) -> dict[int, str]:
+        """Tasks by round, in order."""
+        query = (
+            "SELECT round, task FROM asked WHERE coordinator = ? AND run = ? AND purpose = ?"
+            " ORDER BY round"
+        )
+        rows = self._connection.execute(query, (coordinator, run, purpose))
+        return {int(round_): str(task) for round_, task in rows}
 
     def total(self, delta: float) -> float:
         """Epsilon over all runs of all coordinators.
@@ -243,6 +278,16 @@ def _turned_back(head: Head, known: tuple[int, str]) -> AnabranchError:
         f"{known[0]} that this client has seen: it was turned back or forked.",
         fix="ask who runs the coordinator to restore the newest ledger; an old one forgets what "
         "was spent.",
+        kept="Nothing was computed and nothing was sent.",
+    )
+
+
+def _asked_twice(run: str, round_: int, purpose: str) -> AnabranchError:
+    return AnabranchError(
+        "AB-979",
+        f"run {run!r} asked this client for its {purpose} of round {round_} before, under another "
+        "task: a second answer would be one more release, which nobody counts.",
+        fix="ask who runs the coordinator: one round has one task for each client.",
         kept="Nothing was computed and nothing was sent.",
     )
 

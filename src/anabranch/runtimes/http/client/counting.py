@@ -11,6 +11,7 @@ from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
 from anabranch.plan.privacy import LocalDpSgd
 from anabranch.plan.promise import Promise, promise_of
+from anabranch.privacy.budget import ParticipationLimit
 from anabranch.privacy.ledger.heads import Head
 from anabranch.runtimes.http.client.line import Line, parsed
 from anabranch.runtimes.http.messages import LedgerShown, TaskOffer
@@ -56,7 +57,10 @@ class Counting:
         )
         if not self.home.spending.counts(who, run):
             self.home.spending.agree(who, promise.allotted(run), cap)
-        self.home.spending.take_part(who, run, offer.round, promise.limit)
+        # Attempts at one secure sum are several tasks; the session opens one of them.
+        task = "" if plan.secure_aggregation is not None else offer.task
+        limit = promise.limit or ParticipationLimit(plan.rounds.count + plan.privacy.spares)
+        self.home.spending.take_part(who, run, offer.round, limit, task=task)
 
     def _promise(self, plan: Plan, run: str, workplace: Workplace | None) -> Promise:
         if run not in self._promises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from anabranch.algorithms.base import Broadcast
+from anabranch.client.answers import Answers
 from anabranch.client.execute import execute
 from anabranch.client.program import ClientProgram
 from anabranch.client.secure import broadcast_digest
@@ -25,7 +26,7 @@ from anabranch.runtimes.http.client.reporting import Reporter
 from anabranch.runtimes.http.client.transfer import Traffic, download, upload
 from anabranch.runtimes.http.memory import ClientMemory
 from anabranch.runtimes.http.messages import Contact, Failure, TaskOffer, unpack_broadcast
-from anabranch.updates.container import Buffer
+from anabranch.updates.container import Buffer, joined
 from anabranch.updates.wire import packed_parts
 
 __all__ = ["Attendance", "ClientData", "Workplace", "join"]
@@ -36,7 +37,7 @@ _OF_THE_LINE: Final = frozenset(
 )
 """Errors of this client and its line, not of a task: they are not reported but raised."""
 
-DECLINED: Final = frozenset({"AB-743", "AB-744", "AB-923", "AB-924", "AB-929"})
+DECLINED: Final = frozenset({"AB-743", "AB-744", "AB-923", "AB-924", "AB-929", "AB-979"})
 """The site's own policy or count, or a person who has not agreed yet."""
 
 
@@ -73,12 +74,14 @@ class Workplace:
         data: this client's examples.
         memory: between rounds.
         session: of secure sums, where the plan has them.
+        answers: those that must not be made twice, where secret randomness is in them.
     """
 
     program: ClientProgram
     data: ClientData
     memory: ClientMemory
     session: ClientSession | None = None
+    answers: Answers | None = None
 
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
@@ -86,10 +89,21 @@ class Workplace:
         """Do a task; what the client would remember is on the disk, pending, when this returns.
 
         Raises:
-            AnabranchError: the task cannot be done.
+            AnabranchError: the task cannot be done; AB-979 it was done before, otherwise.
         """
         if self.session is not None and offer.kind is TaskKind.EXCHANGE:
             return (self.session.answer(letter),)
+        if self.answers is None:
+            return self._made(offer, name, content, letter)
+        return (
+            answered_once(
+                self.answers, offer, letter, lambda: self._made(offer, name, content, letter)
+            ),
+        )
+
+    def _made(
+        self, offer: TaskOffer, name: str, content: Buffer, letter: bytes
+    ) -> tuple[Buffer, ...]:
         broadcast = unpack_broadcast(content, self.program.broadcast_sections)
         reply = self._executed(offer, name, broadcast)
         train = offer.kind is TaskKind.TRAIN
@@ -107,6 +121,26 @@ class Workplace:
         data, memory = self.data.asked(offer.kind), self.memory.read()
         with np.errstate(over="ignore", invalid="ignore"):  # the fold names such updates
             return execute(self.program, task, broadcast, memory, data)
+
+
+def answered_once(
+    answers: Answers,
+    offer: TaskOffer,
+    letter: bytes,
+    make: Callable[[], tuple[Buffer, ...]],
+) -> bytes:
+    """The answer to a task: the bytes that were kept, or those that ``make`` makes, kept now.
+
+    Raises:
+        AnabranchError: AB-979 another question was answered under this task; AB-6xx they cannot be
+            kept, so nothing may leave; whatever hinders ``make``.
+    """
+    asked = offer.model_dump_json(exclude={"signature", "letter", "milliseconds"}).encode()
+    held = answers.recall(offer.task, asked, letter)
+    if held is None:
+        held = joined(make())
+        answers.keep(offer.task, asked, held, letter)
+    return held
 
 
 class Place(Protocol):
@@ -160,7 +194,9 @@ class _Single:
         return {"": self.workplace.memory}
 
     def told(self, task: str, fate: Fate) -> None:
-        """Nobody else needs to know."""
+        """What was kept to be sent again is not needed any more."""
+        if self.workplace.answers is not None:
+            self.workplace.answers.settled(task)
 
     def prove(self, line: Line, *, now: bool) -> None:
         """Who has no home keeps no proofs."""
@@ -202,10 +238,12 @@ def join(
     options = options or JoinOptions()
     line = Line(url, name, options, credentials, route)
     memory = ClientMemory(directory, program.memory.size)
+    answers = Answers(directory) if program.private or session is not None else None
     try:
         with one_thread():
             line.hello()
-            return Attendance(line, _Single(Workplace(program, data, memory, session))).work()
+            place = _Single(Workplace(program, data, memory, session, answers))
+            return Attendance(line, place).work()
     finally:
         line.close()
 

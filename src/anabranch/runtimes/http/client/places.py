@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
+from anabranch.client.answers import ANSWERS, Answers
 from anabranch.client.contract import plan_of_contract
 from anabranch.client.equipment import Equipment, build_program
 from anabranch.client.program import ClientProgram
@@ -125,11 +126,20 @@ class MemberPlaces:
         }
 
     def told(self, task: str, fate: Fate) -> None:
-        """The coordinator told what became of a task."""
+        """The coordinator told what became of a task; its answer need not be kept any longer."""
+        for answers in self._kept():
+            answers.settled(task)
         if self.home is not None:
             self.home.gate.told(task, fate)
         if self._proving is not None:
             self._proving.told(task, fate)
+
+    def _kept(self) -> Iterator[Answers]:
+        """Of the runs of this process and of earlier ones."""
+        sealer = self.home.vault if self.home is not None else None
+        for folder in self.directory.iterdir() if self.directory.is_dir() else ():
+            if (folder / ANSWERS).is_dir():
+                yield Answers(folder, sealer)
 
     def prove(self, line: Line, *, now: bool) -> None:
         """Fetch what proves that updates counted."""
@@ -191,7 +201,9 @@ class MemberPlaces:
         run.memory = ClientMemory(self.directory / offer.run, program.memory.size, sealer)
         run.equipment = offer.equipment
         session = self._session(run.plan, program, offer.run, line)
-        run.workplace = Workplace(program, data, run.memory, session)
+        once = program.private or session is not None
+        answers = Answers(self.directory / offer.run, sealer) if once else None
+        run.workplace = Workplace(program, data, run.memory, session, answers)
         return run.workplace
 
     def _session(
