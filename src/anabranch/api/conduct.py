@@ -113,10 +113,11 @@ def conduct(
         slots = stack.enter_context(_slots(prepared, session)) if remote is None else None
         if slots is not None:
             slots.restore(latest.slots if latest is not None else {})
+        carrier = remote(prepared) if remote is not None else None
         runtime, journal = (
             _local(protection, session, slots, stack)
-            if remote is None
-            else _remote(prepared, session, remote(prepared), stack)
+            if carrier is None
+            else _remote(prepared, session, carrier, stack)
         )
         protection.show(runtime)
         bind_ledger(runtime, protection.ledger)
@@ -130,7 +131,7 @@ def conduct(
         policy = policy_of(prepared, in_time=in_time)
         asking = protection.guard(asking_of(prepared, run_id, runtime, in_time=in_time))
         coordinator = _coordinator(protection, runtime, asking, policy, journal, listener, stopped)
-        coordinator.framed = remote is None
+        coordinator.framed = carrier is None or carrier.framed
         coordinator.watch = _watch(prepared, store, run_id)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)

@@ -10,6 +10,7 @@ import numpy as np
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.program import ClientProgram
 from anabranch.coordinator.collect import Collected, OpenWork
+from anabranch.coordinator.frames import Frames
 from anabranch.coordinator.runtime import Fate
 from anabranch.coordinator.store import Arrays
 from anabranch.updates.downlink import Downlink
@@ -47,8 +48,9 @@ class Sending:
         lengths = {name: len(vector) for name, vector in self.vectors.items()}
         if missing := set(held) - self._frames.keys():
             self._frames.update(self.state.frames(missing, lengths))
-        by_client = {c: self._frames[v] for c, v in zip(clients, held, strict=True)}
-        return replace(opened, work=replace(opened.work, frames=by_client))
+        versions = dict(zip(clients, held, strict=True))
+        frames = Frames.of(tuple(self.vectors), self.state.whole, versions, self._frames)
+        return replace(opened, work=replace(opened.work, frames=frames))
 
     def kept(self, collected: Collected) -> Arrays:
         """What the next round needs to know, for the durable state of the run."""

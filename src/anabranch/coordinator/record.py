@@ -70,13 +70,22 @@ def round_record(
         client_columns=_columns(collected, evaluation, names),
         phases=times.phases,
         bytes_up=sum(o.bytes_up for o in merged),
-        bytes_down=down,
+        bytes_down=down + _otherwise(collected),
         started=times.started,
         ended=times.started + times.seconds,
         releases=tuple(
             release_entry(admission) for admission in (*aggregated.releases, *evaluation.releases)
         ),
         events=_troubles(collected, names) + _failure(aggregated),
+    )
+
+
+def _otherwise(collected: Collected) -> int:
+    """Bytes by which clients fetched more than was meant for them (the whole for a difference)."""
+    return sum(
+        outcome.bytes_down - collected.works[key.task].bytes_to(key.client)
+        for key, outcome in collected.outcomes.items()
+        if outcome.bytes_down is not None and collected.fresh(key.task)
     )
 
 

@@ -9,7 +9,7 @@ processes, phones or another framework's fleet does not show here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from anabranch.aggregation.fold import FoldPlan
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.task import Fate, Task, TaskKind
+from anabranch.coordinator.frames import Frames
 from anabranch.fleet.timeline import TaskTrace
 from anabranch.fleet.view import FleetView
 from anabranch.updates.container import Buffer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # the store needs its database; runtimes do not
 
 __all__ = [
     "Fate",
+    "FollowsRounds",
     "Outcome",
     "Partial",
     "Payload",
@@ -58,7 +60,7 @@ class Work:
         letters: bytes for single clients, each for its addressee alone (interactive stages).
         fractions: share of the planned local work for clients that are asked less than all of it.
         frames: the broadcast as each client gets it, where the plan has a downlink; they decode to
-            ``broadcast``.
+            the sections of ``broadcast`` that they name.
     """
 
     kind: TaskKind
@@ -71,13 +73,17 @@ class Work:
     draw: int = 0
     letters: Mapping[int, bytes] = field(default_factory=dict)
     fractions: Mapping[int, float] = field(default_factory=dict)
-    frames: Mapping[int, bytes] = field(default_factory=dict)
+    frames: Frames | None = None
 
     def bytes_to(self, client: int) -> int:
-        """Bytes of the broadcast to one client: of its frame, or of float32 numbers."""
-        frame = self.frames.get(client)
-        plain = 4 * sum(len(vector) for vector in self.broadcast.values())
-        return plain if frame is None else len(frame)
+        """Bytes of the broadcast to one client: of its frame, and of float32 numbers."""
+        framed = self.frames.names if self.frames is not None else ()
+        plain = 4 * sum(len(v) for name, v in self.broadcast.items() if name not in framed)
+        return plain + (len(self.frames.frame(client)) if self.frames is not None else 0)
+
+    def bytes_whole(self) -> int:
+        """Bytes of the broadcast to a client that holds none of the versions it is believed to."""
+        return replace(self, clients=(-1,)).bytes_to(-1)
 
     def task_of(self, client: int, name: str) -> Task:
         """What ``client``, called ``name``, is asked."""
@@ -97,6 +103,7 @@ class Outcome:
         bytes_up: bytes of its answer.
         task: name of the piece of work.
         trace: what the task did to the device, where that is simulated or reported.
+        bytes_down: of the broadcast that it fetched, where that is not what was meant for it.
     """
 
     client: int
@@ -106,6 +113,7 @@ class Outcome:
     bytes_up: int = 0
     task: str = ""
     trace: TaskTrace | None = None
+    bytes_down: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +183,15 @@ class VirtualRuntime(Runtime, Protocol):
 
 
 @runtime_checkable
+class FollowsRounds(Protocol):
+    """A runtime that must know which model version is being made."""
+
+    def begin_round(self, number: int) -> None:
+        """From now on answers count for this version."""
+        ...
+
+
+@runtime_checkable
 class SeesDevices(Protocol):
     """A runtime that knows something of its clients' devices, simulated or reported."""
 
@@ -184,7 +201,13 @@ class SeesDevices(Protocol):
 
 
 class RemoteRuntime(Runtime, Protocol):
-    """A runtime whose clients keep their memory themselves."""
+    """A runtime whose clients keep their memory themselves.
+
+    Attributes:
+        framed: whether it carries encoded broadcasts (`Work.frames`).
+    """
+
+    framed: bool
 
     def two_phase(self) -> TwoPhase:
         """For the journal; from now on clients hear a fate only once its round is durable."""

@@ -24,6 +24,7 @@ from anabranch.canonical import canonical_bytes
 from anabranch.client.task import Fate, TaskKind
 from anabranch.fleet.enrolment import Token, apply, token_text
 from anabranch.fleet.identity import Identity
+from anabranch.runtimes.http.broadcasts import pack_frame, vectors_digest
 from anabranch.runtimes.http.messages import (
     Receipt,
     Session,
@@ -33,6 +34,9 @@ from anabranch.runtimes.http.messages import (
 )
 from anabranch.runtimes.http.statements import SESSION, Signer, session_claim, statement
 from anabranch.updates.container import joined, parts_of
+from anabranch.updates.downlink_state import frame_of
+from anabranch.updates.grid import Change, Grid
+from anabranch.updates.sections import Sections
 
 __all__ = ["Json", "Sent", "play", "vectors"]
 
@@ -88,7 +92,33 @@ def _values() -> dict[str, Json]:
             "bytes_hex": container.hex(),
             "sha256": hashlib.sha256(container).hexdigest(),
         },
+        "downlink": _downlink(),
     }
+
+
+def _downlink() -> Json:
+    """Two versions of a model of four numbers: the frames that lead to them, and what they are."""
+    origin = np.array([0.0, 0.5, -0.25, 1.0], np.float32)
+    first = Grid(-2, np.array([1, -2, 0, 3], np.int32))
+    second = Grid(-3, np.array([2, -5, 1, 6], np.int32))
+    zero = Grid.zero(len(origin))
+    steps = ((0, zero, 1, first), (1, first, 2, second), (0, zero, 2, second))
+    frames: list[Json] = []
+    for base, old, version, new in steps:
+        frame = frame_of(base, version, {"model": Change.between(old, new)})
+        vectors = {"model": new.vector(origin)}
+        frames.append(
+            {
+                "base": base,
+                "version": version,
+                "exponent": new.exponent,
+                "units": new.units.tolist(),
+                "model": vectors["model"].tolist(),
+                "download_hex": joined(pack_frame(frame, vectors, Sections(()))).hex(),
+                "decoded": vectors_digest(vectors),
+            }
+        )
+    return {"origin": origin.tolist(), "frames": frames}
 
 
 def _canonical(document: Json) -> str:

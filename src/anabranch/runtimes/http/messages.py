@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from anabranch.algorithms.base import Broadcast
@@ -19,12 +21,13 @@ from anabranch.client.task import Fate, TaskKind
 from anabranch.errors import AnabranchError
 from anabranch.fleet import receipts as fleet_receipts
 from anabranch.updates.container import Buffer, parts_of, read_views
-from anabranch.updates.sections import Sections
+from anabranch.updates.sections import Sections, Vector
 from anabranch.values import Value
 
 __all__ = [
     "OLDEST_PROTOCOL",
     "PROTOCOL",
+    "Acceptance",
     "Challenge",
     "Contact",
     "Enrolled",
@@ -38,9 +41,11 @@ __all__ = [
     "Receipt",
     "Session",
     "SessionRequest",
+    "Summons",
     "TaskFate",
     "TaskOffer",
     "UploadState",
+    "checked_vectors",
     "content_digest",
     "digest_of_header",
     "pack_broadcast",
@@ -49,10 +54,11 @@ __all__ = [
 ]
 
 PROTOCOL: Final = 1
-"""Version of the protocol; part of every path."""
+"""Major version of the protocol; part of every path. What minor versions added stands in
+`anabranch.runtimes.http.versions`."""
 
 OLDEST_PROTOCOL: Final = 1
-"""The oldest version that is still served (two previous ones, once there are so many)."""
+"""The oldest major version that is still served."""
 
 TaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Decimal = Annotated[str, Field(pattern=r"^([0-9]{1,16}(\.[0-9]{1,20})?(e-?[0-9]{1,3})?|inf)$")]
@@ -61,6 +67,7 @@ Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 """A SHA-256, or nothing."""
 Length = Annotated[int, Field(ge=0, lt=2**53)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+VersionText = Annotated[str, Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
 Signed = Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")]
 """An Ed25519 signature; empty where the coordinator has no key (loopback only)."""
 
@@ -70,7 +77,11 @@ class Hello(Value):
 
     software: str = Field(max_length=64)
     protocols: tuple[int, int]
-    """The oldest and the newest version that is served."""
+    """The oldest and the newest major version that is served."""
+    versions: tuple[VersionText, ...] = ()
+    """The oldest and the newest version that is served, such as 1.0 and 1.2."""
+    protocol: VersionText = "1.0"
+    """The version of this answer: the newest that both ends speak."""
     plan_schema: int
     """The plan schema of its contracts."""
     key: str = Field(pattern=r"^([0-9a-f]{64})?$")
@@ -131,6 +142,16 @@ class TaskOffer(Value):
     """What to download."""
     bytes: Length
     """Length of the download."""
+    decoded: Digest = ""
+    """Of the vectors, where the download is encoded by the plan's downlink; empty where it holds
+    them as they are."""
+    base: Length = 0
+    """Version from which the encoded download leads on; 0: the first broadcast, which follows from
+    the contract."""
+    whole: Digest = ""
+    """With ``base``: the download for a client that does not hold that version."""
+    whole_bytes: Length = 0
+    """Length of that one."""
     run: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,96}$")
     """The run; part of a folder name at the client."""
     contract: Digest = ""
@@ -143,6 +164,20 @@ class TaskOffer(Value):
     """Time until the coordinator stops waiting, at most; 0 when it does not say."""
     signature: Signed = ""
 
+    def question(self) -> str:
+        """What is asked, however its vectors travel: equal for the same task asked again."""
+        left_out = {"signature", "letter", "milliseconds"}
+        if self.decoded:
+            left_out |= {"broadcast", "bytes", "base", "whole", "whole_bytes"}
+        return self.model_dump_json(exclude=left_out)
+
+    def self_contained(self) -> TaskOffer:
+        """The task with the download that a client can read whatever it holds."""
+        if not self.base:
+            return self
+        whole = {"broadcast": self.whole, "bytes": self.whole_bytes}
+        return self.model_copy(update={**whole, "base": 0, "whole": "", "whole_bytes": 0})
+
 
 class TaskFate(Value):
     """What became of an earlier training task of this client."""
@@ -150,6 +185,25 @@ class TaskFate(Value):
     task: TaskId
     fate: Fate
     signature: Signed = ""
+
+
+class Summons(Value):
+    """The contract of a run was amended: the client is asked whether it accepts that."""
+
+    run: str = Field(pattern=r"^[A-Za-z0-9._-]{1,96}$")
+    contract: Sha256
+    """A download: the amended contract, which names those before it."""
+    signature: Signed = ""
+
+
+class Acceptance(Value):
+    """What a client thinks of an amended contract. Without a yes it is given no work under it."""
+
+    contract: Sha256
+    accepted: bool
+    code: str = Field(default="", max_length=16)
+    """Of the reason why not; it ends nothing: the client may accept later."""
+    reason: str = Field(default="", max_length=2000)
 
 
 class Contact(Value):
@@ -161,6 +215,8 @@ class Contact(Value):
     """There will be no more tasks."""
     again: Length = 0
     """Milliseconds after which the client should come back: the coordinator is being drained."""
+    contracts: tuple[Summons, ...] = ()
+    """Amended contracts that the client has not accepted."""
 
 
 class Failure(Value):
@@ -301,6 +357,17 @@ def unpack_broadcast(content: Buffer, sections: Sections) -> Broadcast:
         vectors = read_views(content)
     except ValueError as error:
         raise _unexpected() from error
+    return checked_vectors(vectors, sections)
+
+
+def checked_vectors(
+    vectors: Mapping[str, NDArray[np.generic]], sections: Sections
+) -> dict[str, Vector]:
+    """Arrays of a download, if they are exactly the vectors of ``sections``.
+
+    Raises:
+        AnabranchError: AB-720 they are not.
+    """
     wanted = {s.name: ((s.length,), np.dtype(np.float32)) for s in sections}
     if {name: (v.shape, v.dtype) for name, v in vectors.items()} != wanted:
         raise _unexpected()

@@ -51,7 +51,7 @@ class Share:
     @classmethod
     def of(cls, work: Work, clients: Sequence[int], slots: Mapping[int, tuple[int, int]]) -> Share:
         """The part of ``work`` that these clients do."""
-        return cls(replace(work, clients=tuple(clients), broadcast={}, frames={}), slots)
+        return cls(replace(work, clients=tuple(clients), broadcast={}, frames=None), slots)
 
 
 def holdout_shards(federation: Federation) -> int:

@@ -19,23 +19,31 @@ from anabranch.client.task import Fate, Reply, Task, TaskKind
 from anabranch.data.federation import Examples, Federation
 from anabranch.errors import AnabranchError
 from anabranch.learners.threads import one_thread
+from anabranch.privacy.secure_aggregation.bases import Base
 from anabranch.privacy.secure_aggregation.session import ClientSession
 from anabranch.runtimes.http.client.line import GONE, Line
 from anabranch.runtimes.http.client.options import Credentials, JoinOptions, Route
+from anabranch.runtimes.http.client.receiving import NOT_HELD, received
 from anabranch.runtimes.http.client.reporting import Reporter
 from anabranch.runtimes.http.client.transfer import Traffic, download, upload
+from anabranch.runtimes.http.held import HeldBroadcasts
 from anabranch.runtimes.http.memory import ClientMemory
-from anabranch.runtimes.http.messages import Contact, Failure, TaskOffer, unpack_broadcast
+from anabranch.runtimes.http.messages import Contact, Failure, TaskOffer
 from anabranch.updates.container import Buffer, joined
 from anabranch.updates.wire import packed_parts
 
-__all__ = ["Attendance", "ClientData", "Workplace", "join"]
+__all__ = ["OF_THE_DISK", "Attendance", "ClientData", "Workplace", "join"]
 
 _OF_THE_LINE: Final = frozenset(
     {GONE, "AB-710", "AB-712", "AB-718", "AB-719", "AB-721", "AB-731", "AB-737", "AB-738"}
     | {"AB-747", "AB-748", "AB-749", "AB-756", "AB-757", "AB-740", "AB-741"}
 )
 """Errors of this client and its line, not of a task: they are not reported but raised."""
+
+OF_THE_DISK: Final = frozenset({"AB-602", "AB-603", "AB-613"})
+"""This client's disk is full or fails: tasks fail here until it works again."""
+
+_DISK_SECONDS: Final = 5.0
 
 DECLINED: Final = frozenset({"AB-743", "AB-744", "AB-923", "AB-924", "AB-929", "AB-979"})
 """The site's own policy or count, or a person who has not agreed yet."""
@@ -75,6 +83,7 @@ class Workplace:
         memory: between rounds.
         session: of secure sums, where the plan has them.
         answers: those that must not be made twice, where secret randomness is in them.
+        held: versions of the model that are kept, where the plan sends differences.
     """
 
     program: ClientProgram
@@ -82,6 +91,12 @@ class Workplace:
     memory: ClientMemory
     session: ClientSession | None = None
     answers: Answers | None = None
+    held: HeldBroadcasts | None = None
+
+    def readable(self, offer: TaskOffer) -> TaskOffer:
+        """The task with a download that this client can read: the difference, or the whole."""
+        known = self.held is not None and self.held.holds(offer.base)
+        return offer if known else offer.self_contained()
 
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
@@ -104,16 +119,23 @@ class Workplace:
     def _made(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes
     ) -> tuple[Buffer, ...]:
-        broadcast = unpack_broadcast(content, self.program.broadcast_sections)
+        broadcast = received(self.program, self.held, offer, content)
         reply = self._executed(offer, name, broadcast)
         train = offer.kind is TaskKind.TRAIN
         if train and reply.memory is not None:
             self.memory.write_pending(offer.task, reply.memory)
         if self.session is not None:
             # Behind masks or not at all, whatever the coordinator asks for.
-            return (self.session.mask(letter, reply.update, broadcast_digest(broadcast)),)
+            return (self._masked(offer, reply, broadcast_digest(broadcast), letter),)
         sections = self.program.sections if train else self.program.metrics.sections()
         return packed_parts(reply.update, sections)
+
+    def _masked(self, offer: TaskOffer, reply: Reply, model: bytes, letter: bytes) -> bytes:
+        """The update behind masks, or what shows that it waits for its sum."""
+        assert self.session is not None
+        if offer.kind is TaskKind.TRAIN and self.session.holds:
+            return self.session.hold(Base(offer.task, offer.round, model), reply.update)
+        return self.session.mask(letter, reply.update, model)
 
     def _executed(self, offer: TaskOffer, name: str, broadcast: Broadcast) -> Reply:
         draw, fraction = offer.draw or offer.round, float(offer.fraction or 1.0)
@@ -135,7 +157,7 @@ def answered_once(
         AnabranchError: AB-979 another question was answered under this task; AB-6xx they cannot be
             kept, so nothing may leave; whatever hinders ``make``.
     """
-    asked = offer.model_dump_json(exclude={"signature", "letter", "milliseconds"}).encode()
+    asked = offer.question().encode()
     held = answers.recall(offer.task, asked, letter)
     if held is None:
         held = joined(make())
@@ -145,6 +167,10 @@ def answered_once(
 
 class Place(Protocol):
     """Answers the tasks of one run."""
+
+    def readable(self, offer: TaskOffer) -> TaskOffer:
+        """The task with a download that can be read here."""
+        ...
 
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
@@ -237,15 +263,24 @@ def join(
     """
     options = options or JoinOptions()
     line = Line(url, name, options, credentials, route)
-    memory = ClientMemory(directory, program.memory.size)
+    memory = ClientMemory(directory, program.memory.size, faults=options.faults)
+    held = HeldBroadcasts.of(program, directory)
     answers = Answers(directory) if program.private or session is not None else None
     try:
         with one_thread():
             line.hello()
-            place = _Single(Workplace(program, data, memory, session, answers))
-            return Attendance(line, place).work()
+            return Attendance(
+                line, _Single(Workplace(program, data, memory, session, answers, held))
+            ).work()
     finally:
         line.close()
+
+
+def _failure(error: AnabranchError) -> Failure:
+    """What the coordinator is told: of the disk not where its folders are."""
+    disk = error.code in OF_THE_DISK
+    detail = "the client's disk is full or fails" if disk else error.message[:2000]
+    return Failure(code=error.code, detail=detail, declined=error.code in DECLINED)
 
 
 @dataclass
@@ -275,8 +310,12 @@ class Attendance:
         options = self.line.options
         while options.running():
             contact = self.line.contact(heard, self._unresolved(heard))
-            heard = self._hear(contact)
-            self.places.prove(self.line, now=contact.closed)
+            try:
+                heard = self._hear(contact)
+                self.places.prove(self.line, now=contact.closed)
+            except AnabranchError as error:
+                heard = self._hampered(error, contact)
+                continue
             if contact.task is not None:
                 taken += self._do(contact.task)
             elif contact.closed:
@@ -305,11 +344,35 @@ class Attendance:
 
     def _hear(self, contact: Contact) -> list[str]:
         """Apply the fates of a contact; their tasks, to be confirmed with the next one."""
+        faults = self.line.options.faults
         for fate in contact.fates:
+            faults.reach("fate.heard")
             for memory in self.places.memories().values():
                 memory.hear(fate.task, fate.fate)
             self.places.told(fate.task, fate.fate)
+            faults.reach("fate.applied")
         return [fate.task for fate in contact.fates]
+
+    def _hampered(self, error: AnabranchError, contact: Contact) -> list[str]:
+        """The disk here cannot keep what was told: no task is done until it can.
+
+        Nothing is confirmed, so that the fates are told again.
+        """
+        if error.code not in OF_THE_DISK:
+            raise error
+        options = self.line.options
+        options.on_trouble(error)
+        if contact.task is not None:
+            self._report(contact.task, _failure(error))
+        self.rest(_DISK_SECONDS)
+        return []
+
+    def _report(self, offer: TaskOffer, failure: Failure) -> None:
+        try:
+            self.line.report(offer, failure)
+        except AnabranchError as error:
+            if error.code != GONE:  # closed in the meantime
+                raise
 
     def rest(self, seconds: float) -> None:
         """The coordinator is being drained: come back later, and only then."""
@@ -342,17 +405,20 @@ class Attendance:
         except AnabranchError as error:
             if error.code in _OF_THE_LINE:
                 raise
-            declined = error.code in DECLINED
-            failure = Failure(code=error.code, detail=error.message[:2000], declined=declined)
-            self.line.report(offer, failure)
+            self.line.options.on_trouble(error)
+            self.line.report(offer, _failure(error))
             return
         except Exception as error:
             # A user's module may raise anything. The text could quote data, so the class must do.
+            self.line.options.on_trouble(error)
             self.line.report(offer, Failure(code="", detail=type(error).__name__))
             return
         if self._reporter is not None:
             self._reporter.tell(self.line, offer)
+        faults = self.line.options.faults
+        faults.reach("update.ready")
         upload(self.line, offer.task, parts, self.traffic)
+        faults.reach("update.acknowledged")
 
     def answered(self, offer: TaskOffer) -> tuple[Buffer, ...]:
         """The answer to a task, not yet sent.
@@ -360,8 +426,17 @@ class Attendance:
         Raises:
             AnabranchError: it cannot be given.
         """
+        self.line.options.faults.reach("task.received")
         place = self.places.place(offer, self.line)
         letter = self.line.letter(offer) if offer.letter else b""
+        try:
+            return self._made(place, place.readable(offer), letter)
+        except AnabranchError as error:
+            if error.code != NOT_HELD:
+                raise
+        return self._made(place, offer.self_contained(), letter)
+
+    def _made(self, place: Place, offer: TaskOffer, letter: bytes) -> tuple[Buffer, ...]:
         started = time.monotonic()
         content = self._content(offer)
         if offer.kind is not TaskKind.TRAIN or self._reporter is None:
@@ -371,7 +446,7 @@ class Attendance:
 
     def _content(self, offer: TaskOffer) -> Buffer:
         """What the task refers to; the last download is kept, for it may be asked again."""
-        if offer.kind is TaskKind.EXCHANGE:
+        if offer.kind in (TaskKind.EXCHANGE, TaskKind.MASK):
             return b""
         if self._down is None or self._down[0] != offer.broadcast:
             self._down = None  # the old model goes before the new one comes

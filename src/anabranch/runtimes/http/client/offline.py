@@ -62,7 +62,8 @@ def fetch(
     if offer is None or offer.kind is not TaskKind.TRAIN:
         return None
     parts = {name: document(line, name) for name in (offer.contract, offer.equipment)}
-    parts[offer.broadcast] = bytes(download(line, offer.broadcast, offer.bytes))
+    asked = offer.self_contained()  # what the client holds now may be gone when it does the task
+    parts[asked.broadcast] = bytes(download(line, asked.broadcast, asked.bytes))
     with explained(folder, "writing a bundle"):
         make_directory(folder, "bundle")
         for name, content in parts.items():
@@ -91,6 +92,7 @@ def work(
     Checker(places.name, credentials.coordinator if credentials else None).require(
         offer, offer.signature
     )
+    offer = offer.self_contained()
     line = _Disconnected(folder, bundle.url, places.name)
     try:
         with one_thread():

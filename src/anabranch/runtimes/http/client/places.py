@@ -23,6 +23,7 @@ from anabranch.client.equipment import Equipment, build_program
 from anabranch.client.program import ClientProgram
 from anabranch.client.secure import known_by, secure_session
 from anabranch.client.task import Fate, TaskKind
+from anabranch.disk import Faults, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.fleet.roster import SignedRoster
 from anabranch.plan import Plan
@@ -38,6 +39,7 @@ from anabranch.runtimes.http.client.site import (
     open_site,
     public_part,
 )
+from anabranch.runtimes.http.held import HeldBroadcasts
 from anabranch.runtimes.http.memory import ClientMemory
 from anabranch.runtimes.http.messages import TaskOffer
 from anabranch.updates.container import Buffer, joined
@@ -122,8 +124,14 @@ class MemberPlaces:
         sealer = self.home.vault if self.home is not None else None
         folders = self.directory.iterdir() if self.directory.is_dir() else ()
         return {
-            folder.name: ClientMemory(folder, 1, sealer) for folder in folders if folder.is_dir()
+            folder.name: ClientMemory(folder, 1, sealer, self._faults)
+            for folder in folders
+            if folder.is_dir()
         }
+
+    @property
+    def _faults(self) -> Faults:
+        return self.home.faults if self.home is not None else no_faults
 
     def told(self, task: str, fate: Fate) -> None:
         """The coordinator told what became of a task; its answer need not be kept any longer."""
@@ -198,12 +206,14 @@ class MemberPlaces:
         tokens = equipment.tokens
         program = build_program(run.plan, shape, equipment.classes, tokens)
         sealer = self.home.vault if self.home is not None else None
-        run.memory = ClientMemory(self.directory / offer.run, program.memory.size, sealer)
+        folder, size = self.directory / offer.run, program.memory.size
+        run.memory = ClientMemory(folder, size, sealer, self._faults)
         run.equipment = offer.equipment
         session = self._session(run.plan, program, offer.run, line)
         once = program.private or session is not None
         answers = Answers(self.directory / offer.run, sealer) if once else None
-        run.workplace = Workplace(program, data, run.memory, session, answers)
+        held = HeldBroadcasts.of(program, folder, sealer)
+        run.workplace = Workplace(program, data, run.memory, session, answers, held)
         return run.workplace
 
     def _session(
@@ -289,6 +299,9 @@ class _Statistics:
     site: SiteData
     equipment: Equipment
 
+    def readable(self, offer: TaskOffer) -> TaskOffer:
+        return offer
+
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
     ) -> tuple[Buffer, ...]:
@@ -301,6 +314,9 @@ class _Watched:
 
     inner: Place
     home: ClientHome
+
+    def readable(self, offer: TaskOffer) -> TaskOffer:
+        return self.inner.readable(offer)
 
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""

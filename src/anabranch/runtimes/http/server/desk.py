@@ -86,6 +86,7 @@ class Desk:
         names = self.facts.names
         known = self._spool.answers(work.task) if work.task else {}
         barred = {c: why for c in work.clients if (why := self._barred(names[c]))}
+        excused = {c: why for c in work.clients if (why := self.why_not(names[c]))}
         downloads = Downloads.put(self._shelf, work, sections)
         with self._changed:
             piece = self._tray.put(work, downloads, self.facts)
@@ -95,6 +96,8 @@ class Desk:
                     self._tray.take(piece, client, answer)
             for client, why in barred.items():
                 self._tray.lose(piece, client, why)
+            for client, why in excused.items():
+                self._tray.lose(piece, client, why, Fate.DECLINED)
         self._wake(names[client] for client in work.clients)
 
     def events(
@@ -210,13 +213,25 @@ class Desk:
             self._seen.add(name)
             self._tray.last[name] = self._clock()
             confirmed = self._fates.hear(name, heard)
-            offer = None if self._closed else self._tray.next(self._tray.number(name))
+            offer = None if self._closed else self._next(name)
             if self._closed:
                 self._told.add(name)
             self._changed.notify_all()
             told = self._fates.of(name)
         self._spool.hear(name, confirmed)
         return offer, told
+
+    def _next(self, name: str) -> TaskOffer | None:
+        client, why = self._tray.number(name), self.why_not(name)
+        if not why:
+            return self._tray.next(client)
+        for piece in list(self._tray.pieces.values()):
+            self._tray.lose(piece, client, why, Fate.DECLINED)
+        return None
+
+    def why_not(self, name: str) -> str:
+        """Why a client is given no work of this run, though it may take part; or empty."""
+        return self.facts.muster.why_not(name) if self.facts.muster is not None else ""
 
     def fate(self, task: str, name: str) -> TaskFate | None:
         """The fate of a task that a client asks for; None while it is open or not yet durable.

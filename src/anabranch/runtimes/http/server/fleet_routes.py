@@ -29,6 +29,8 @@ from anabranch.runtimes.http.server.requests import (
     range_of,
 )
 from anabranch.runtimes.http.server.sessions import SessionDoor
+from anabranch.runtimes.http.server.speaking import version_of
+from anabranch.runtimes.http.versions import Version
 from anabranch.updates.container import Buffer
 
 __all__ = ["fleet_routes"]
@@ -53,8 +55,10 @@ class _Fleet:
             key=counter.signer.key,
             identities=counter.door.identities,
             fleet=counter.fleet,
+            versions=tuple(str(version) for version in counter.serves),
+            protocol=str(version_of(request)),
         )
-        return answer(hello)
+        return answer(hello, version=version_of(request))
 
     async def challenge(self, request: Request) -> Response:
         """A number to sign."""
@@ -68,39 +72,43 @@ class _Fleet:
     async def tasks(self, request: Request) -> Response:
         """Hold the request until there is a task, the run ends, or the time is over."""
         counter, name = self._counter, self._counter.client(request)
-        wait = self._wait(request)
+        wait, version = self._wait(request), version_of(request)
         heard = _named(request, "heard", _TASK)
         unresolved = _named(request, "unresolved", _OF_RUN)
         event = counter.bell.expect(name)  # before looking: a task that comes now rings it
         try:
-            contact = self._contact(name, heard, unresolved)
-            if contact.task is None and not (contact.closed or contact.again or contact.fates):
+            contact = self._contact(name, heard, unresolved, version)
+            if contact == Contact():
                 async with asyncio.timeout(wait):
                     await event.wait()
-                contact = self._contact(name, (), ())
+                contact = self._contact(name, (), (), version)
         except TimeoutError:
-            contact = self._contact(name, (), ())
+            contact = self._contact(name, (), (), version)
         finally:
             counter.bell.forget(name, event)
         self._counter.client(request)  # a member that was revoked while it waited is out
-        return answer(self._signed(contact, name))
+        return answer(self._signed(contact, name, version), version=version)
 
-    def _contact(self, name: str, heard: tuple[str, ...], unresolved: tuple[str, ...]) -> Contact:
+    def _contact(
+        self, name: str, heard: tuple[str, ...], unresolved: tuple[str, ...], version: Version
+    ) -> Contact:
         counter = self._counter
-        return counter.office.contact(name, heard, unresolved, counter.clock())
+        return counter.office.contact(name, heard, unresolved, counter.clock(), version)
 
-    def _signed(self, contact: Contact, name: str) -> Contact:
-        signer = self._counter.signer
+    def _signed(self, contact: Contact, name: str, version: Version) -> Contact:
+        signer, task = self._counter.signer, contact.task
         if not signer.key:
             return contact
-        task = signer.signed(contact.task, name) if contact.task is not None else None
-        fates = tuple(signer.signed(fate, name) for fate in contact.fates)
-        return contact.model_copy(update={"task": task, "fates": fates})
+        signed = {
+            "task": signer.signed(task, name, version=version) if task is not None else None,
+            "fates": tuple(signer.signed(fate, name) for fate in contact.fates),
+            "contracts": tuple(signer.signed(asked, name) for asked in contact.contracts),
+        }
+        return contact.model_copy(update=signed)
 
     async def blob(self, request: Request) -> Response:
         """Bytes named by their SHA-256: they never change, so they may be kept."""
-        self._counter.reader(request)
-        digest = request.path_params["digest"]
+        name, digest = self._counter.reader(request), request.path_params["digest"]
         content = self._counter.shelf.get(digest)
         if content is None:
             raise AnabranchError(
@@ -108,6 +116,8 @@ class _Fleet:
                 "no open task refers to this download.",
                 fix="nothing: the client asks for its next task.",
             )
+        for desk in self._counter.office.desks:
+            desk.fetched(digest, name)
         headers = {
             "ETag": f'"{digest}"',
             "Cache-Control": "private, immutable, max-age=86400",

@@ -8,6 +8,8 @@ from anabranch.client.task import TaskKind
 from anabranch.coordinator.runtime import Fate, Outcome, Work
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.messages import TaskOffer
+from anabranch.runtimes.http.server.downloads import Downloads
+from anabranch.runtimes.http.server.muster import Muster
 
 __all__ = ["OpenTask", "Piece", "RunFacts", "another", "dropped", "not_open"]
 
@@ -21,12 +23,14 @@ class RunFacts:
         names: client identifiers, in the order of client numbers.
         contract: digest of the contract, a download; empty where both ends were given it.
         equipment: digest of what the contract leaves open, a download; or empty.
+        muster: who may be given work; None gives it to everybody.
     """
 
     run: str
     names: tuple[str, ...]
     contract: str = ""
     equipment: str = ""
+    muster: Muster | None = None
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Piece:
 
     work: Work
     offer: TaskOffer
+    downloads: Downloads
     limit: int
     expires: float
     waiting: set[int] = field(default_factory=set)

@@ -14,7 +14,6 @@ from anabranch.coordinator.runtime import Fate, Outcome, Payload, Runtime, Runti
 from anabranch.fleet.roster import Roster
 from anabranch.fleet.view import FleetView
 from anabranch.runtimes.http.limits import HttpLimits
-from anabranch.runtimes.http.messages import pack_broadcast
 from anabranch.runtimes.http.reports import TaskReports
 from anabranch.runtimes.http.server.desk import Desk, RunFacts
 from anabranch.runtimes.http.server.fleet_server import FleetServer
@@ -46,6 +45,9 @@ class HttpRuntime:
     Raises:
         AnabranchError: AB-710 the address is not loopback, AB-711 it cannot be listened on.
     """
+
+    framed = True
+    """Broadcasts go down as the plan's downlink encodes them."""
 
     def __init__(
         self,
@@ -93,8 +95,7 @@ class HttpRuntime:
             return
         if work.kind is TaskKind.TRAIN:
             self._reports.given_out(work)
-        sections = self._sections if work.broadcast else Sections(())
-        self.desk.submit(work, pack_broadcast(work.broadcast, sections))
+        self.desk.submit(work, self._sections)
 
     def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
         if self._own is not None and self._own_open:
@@ -133,7 +134,10 @@ class HttpRuntime:
             uploads = self.desk.uploads(task, merged)
             self._heads.settled(task, uploads)
             self._archived(task, uploads)
+        faults = self.server.counter.faults
+        faults.reach("fates.hold.before")
         self.desk.settle(task, fates, hold=self._hold)
+        faults.reach("fates.hold.after")
 
     def _archived(self, task: str, uploads: Mapping[str, str]) -> None:
         """Keep what was merged, where the plan says so, while the spool still has it."""
@@ -168,16 +172,29 @@ class HttpRuntime:
         return self.desk.unheard
 
     def close(self) -> None:
-        """Tell the clients that the run is over, then stop serving it; may be called twice."""
+        """Stop; may be called twice. The run of a shared server goes on until `leave`."""
+        if self._mine:
+            self.leave()
+
+    def leave(self, *, over: bool = True) -> None:
+        """End the run at its server; may be called twice.
+
+        Args:
+            over: tell the clients that there will be no more tasks. Otherwise the run is only
+                interrupted, and clients hear nothing of tasks whose fate is not decided.
+        """
         if self._over:
             return
         self._over = True
-        if self.server.alive:
+        if not over:
+            self.server.counter.office.drop(self.desk)
+        elif self.server.alive:
             self.desk.close(farewell=self._mine)
         if self._mine:  # the desk stays until the end: a client may still come to hear of it
             self.server.close()
-        else:
+        elif over:
             self.server.end(self.desk, forget=False)
+            self.server.counter.proofs.pop(self.desk.facts.run, None)  # the store has them
         if self._own is not None:
             self._own.close()
 
@@ -212,6 +229,7 @@ class FatesAfterCommit:
             AnabranchError: AB-6xx the disk: the round is then not committed.
         """
         self._server.counter.spool.flush()
+        self._server.counter.faults.reach("fates.durable")
 
     def durable(self) -> Mapping[int, int]:
         """No slot is named by the commit."""
@@ -219,6 +237,9 @@ class FatesAfterCommit:
 
     def committed(self) -> None:
         """The round is durable: its fates and its head may be told."""
+        faults = self._server.counter.faults
+        faults.reach("fates.tell.before")
         if self._heads is not None:
             self._heads.committed()
         self._desk.release()
+        faults.reach("fates.tell.after")

@@ -1,0 +1,72 @@
+"""Encoded broadcasts on the wire: a container with the frame, and what goes down beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import numpy as np
+
+from anabranch.algorithms.base import Broadcast
+from anabranch.errors import AnabranchError
+from anabranch.runtimes.http.messages import checked_vectors
+from anabranch.updates.container import Buffer, parts_of, read_views
+from anabranch.updates.sections import Sections, Vector
+
+__all__ = ["FRAME", "pack_frame", "sections_beside", "unpack_frame", "vectors_digest"]
+
+FRAME: Final = "downlink"
+"""Name of the frame in the container; no broadcast declares a section of that name."""
+
+
+def pack_frame(frame: bytes, broadcast: Broadcast, beside: Sections) -> tuple[Buffer, ...]:
+    """One encoded download.
+
+    Args:
+        frame: what the plan's downlink has made.
+        broadcast: the vectors that clients compute with.
+        beside: sections that the frame does not hold, which go down as float32.
+    """
+    arrays = {s.name: np.ascontiguousarray(broadcast[s.name]) for s in beside}
+    return parts_of({FRAME: np.frombuffer(frame, np.uint8), **arrays})
+
+
+def unpack_frame(content: Buffer, beside: Sections) -> tuple[bytes, dict[str, Vector]]:
+    """The inverse of `pack_frame`: the frame, and the vectors beside it.
+
+    Raises:
+        AnabranchError: AB-525 there is no frame, AB-720 the vectors beside it are not those that
+            the client's program expects.
+    """
+    try:
+        arrays = read_views(content)
+    except ValueError:
+        arrays = {}
+    frame = arrays.pop(FRAME, None)
+    if frame is None or frame.dtype != np.uint8 or frame.ndim != 1:
+        raise AnabranchError(
+            "AB-525",
+            "a broadcast cannot be read: the download holds no frame.",
+            fix="use the same plan and software version at the client and the coordinator.",
+            kept="The client keeps the version that it holds.",
+        )
+    return frame.tobytes(), checked_vectors(arrays, beside)
+
+
+def sections_beside(sections: Sections, framed: tuple[str, ...]) -> Sections:
+    """The sections of a broadcast that no frame holds."""
+    return Sections(tuple(s for s in sections if s.name not in framed))
+
+
+def vectors_digest(vectors: Broadcast) -> str:
+    """SHA-256 of decoded vectors, by name: name, length and float32 bytes, little endian.
+
+    >>> vectors_digest({"model": np.zeros(2, np.float32)})[:8]
+    'e56ac0fa'
+    """
+    digest = hashlib.sha256(b"anabranch broadcast 1\n")
+    for name in sorted(vectors):
+        vector = np.ascontiguousarray(vectors[name], np.dtype("<f4"))
+        digest.update(f"{name} {len(vector)}\n".encode())
+        digest.update(vector.data)
+    return digest.hexdigest()
