@@ -8,8 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from anabranch.api.serve import Daemon, ServeOptions
 from anabranch.client.home import ClientHome
 from anabranch.client.policy import ClientPolicy, ContractRules
 from anabranch.client.vault import FileKey
+from anabranch.disk import Faults, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.fleet.folder import FleetFolder
 from anabranch.fleet.pki import (
@@ -95,10 +95,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _serve(store: Path, folder: Path, port: int, certificates: Path, patience: float) -> None:
+def _serve(
+    store: Path,
+    folder: Path,
+    port: int,
+    certificates: Path,
+    patience: float,
+    limits: HttpLimits,
+    faults: Faults,
+) -> None:
     use_one_thread()
     tls = Tls(certificates / SERVER_CERTIFICATE, certificates / SERVER_KEY)
-    options = ServeOptions(store, folder, port=port, tls=tls, limits=LIMITS, patience=patience)
+    options = ServeOptions(
+        store, folder, port=port, tls=tls, limits=limits, patience=patience, faults=faults
+    )
     daemon = Daemon(options)
     signal.signal(signal.SIGTERM, lambda number, frame: daemon.drain())
     while not daemon.ended.wait(0.1):
@@ -107,7 +117,15 @@ def _serve(store: Path, folder: Path, port: int, certificates: Path, patience: f
 
 
 def _attend(
-    token: str, site: Path, home: Path, ca: Path, policy: ClientPolicy, engine: str, die: int
+    token: str,
+    site: Path,
+    home: Path,
+    ca: Path,
+    policy: ClientPolicy,
+    engine: str,
+    die: int,
+    faults: Faults,
+    clock: Callable[[], float],
 ) -> None:
     use_one_thread()
 
@@ -115,13 +133,23 @@ def _attend(
         if die and offer.round == die and offer.kind.value == "train":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    options = JoinOptions(wait=2.0, timeout=10.0, patience=20.0, on_task=told)
-    route = Route(ca=ca, environment=False)
-    with ClientHome(home, FileKey(home.with_suffix(".key")), policy, data=[site]) as opened:
-        pins = opened.pins if opened.enrolled else enrol(token, opened, "", options, route)[0]
-        places = MemberPlaces(pins.name, site, home / "runs", opened, engine)
-        with suppress(AnabranchError):
+    screen = home.with_suffix(".screen")  # what the site's own terminal would show
+
+    def shown(error: Exception) -> None:
+        with screen.open("a") as file:
+            file.write(f"{error}\n")
+
+    options = JoinOptions(
+        wait=2.0, timeout=10.0, patience=20.0, on_task=told, on_trouble=shown, faults=faults
+    )
+    route, key = Route(ca=ca, environment=False), FileKey(home.with_suffix(".key"))
+    try:
+        with ClientHome(home, key, policy, data=[site], clock=clock, faults=faults) as opened:
+            pins = opened.pins if opened.enrolled else enrol(token, opened, "", options, route)[0]
+            places = MemberPlaces(pins.name, site, home / "runs", opened, engine)
             attend("", places, options, route)
+    except AnabranchError as error:
+        shown(error)
 
 
 @dataclass
@@ -131,12 +159,14 @@ class ServedFleet:
     Attributes:
         folder: for everything.
         patience: seconds that the preparation waits for sites.
+        small_bytes: answers up to this are kept in rows; None as in production.
     """
 
     folder: Path
     patience: float = 20.0
     daemon: BaseProcess | None = None
     clients: dict[str, BaseProcess] = field(default_factory=dict)
+    small_bytes: int | None = None
 
     def __post_init__(self) -> None:
         self.context = multiprocessing.get_context("fork")
@@ -152,11 +182,25 @@ class ServedFleet:
     def authority(self) -> Path:
         return self.certificates / CA_CERTIFICATE
 
-    def start_daemon(self) -> None:
-        args = (self.store, self.fleet.path, self.port, self.certificates, self.patience)
+    def start_daemon(self, faults: Faults = no_faults, *, wait: bool = True) -> None:
+        small = self.small_bytes if self.small_bytes is not None else LIMITS.small_bytes
+        limits = replace(LIMITS, small_bytes=small)
+        folders = (self.store, self.fleet.path, self.port, self.certificates)
+        args = (*folders, self.patience, limits, faults)
         self.daemon = self.context.Process(target=_serve, args=args, daemon=True)
         self.daemon.start()
-        self.until(lambda status: bool(status.url))
+        if wait:
+            self.until(lambda status: bool(status.url))
+
+    def until_up_or_dead(self) -> None:
+        """Wait for a daemon that may be killed while it starts."""
+        assert self.daemon is not None
+        until = time.monotonic() + 30.0
+        while self.daemon.is_alive() and self.status() is None:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        if self.status() is None:  # the file may be there, and nobody behind it
+            self.daemon.join(10.0)
 
     def kill_daemon(self) -> None:
         assert self.daemon is not None
@@ -164,7 +208,13 @@ class ServedFleet:
         self.daemon.join()
 
     def start_client(
-        self, name: str, policy: ClientPolicy = AGREES, engine: str = "numpy", die: int = 0
+        self,
+        name: str,
+        policy: ClientPolicy = AGREES,
+        engine: str = "numpy",
+        die: int = 0,
+        faults: Faults = no_faults,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         key = self.fleet.coordinator().fingerprint
         token = self.fleet.invite(key, 600, name=name)
@@ -176,6 +226,8 @@ class ServedFleet:
             policy,
             engine,
             die,
+            faults,
+            clock,
         )
         process = self.context.Process(target=_attend, args=args, daemon=True)
         process.start()
@@ -190,6 +242,11 @@ class ServedFleet:
         for name in NAMES:
             self.start_client(name)
         self.until(lambda status: len(self.members()) == len(NAMES))
+
+    def screen(self, name: str) -> str:
+        """What the terminal of a site has shown."""
+        path = self.folder / "homes" / f"{name}.screen"
+        return path.read_text() if path.exists() else ""
 
     def members(self) -> list[str]:
         return [entry.name for entry in self.fleet.membership().roster.active()]

@@ -27,7 +27,7 @@ from anabranch.data.preprocess import PreprocessRules, StatisticRelease, fit_pre
 from anabranch.data.schema import DataSchema
 from anabranch.data.statistics import statistic_sections, withhold_small
 from anabranch.data.vocabulary import fit_vocabulary, vocabulary_sections
-from anabranch.disk import explained, make_directory, write_durably
+from anabranch.disk import Faults, explained, make_directory, no_faults, write_durably
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan, check_against_fleet, require_accepted
 from anabranch.plan.check import check_against_data, check_against_layout
@@ -127,6 +127,9 @@ class Preparation:
         folder: where what was gathered is kept.
         patience: seconds that a stage waits for sites; then those that answered must do.
         stopped: asked while waiting.
+        begun: whether the run's first record is durable. Before that, what the folder holds is
+            gathered once more (from the answers at hand), because the record must tell of it.
+        faults: told about every step that touches the disk (tests).
     """
 
     plan: Plan
@@ -135,6 +138,8 @@ class Preparation:
     folder: Path
     patience: float = 3600.0
     stopped: Callable[[], bool] = lambda: False
+    begun: bool = True
+    faults: Faults = no_faults
     _releases: list[StatisticRelease] = field(default_factory=list)
 
     def prepared(self, runtime: EquippingRuntime) -> Prepared:
@@ -147,7 +152,7 @@ class Preparation:
         """
         if self.plan.data.source not in OWN_SOURCES:
             return self._public(runtime)
-        equipment, members = self._kept()
+        equipment, members = self._kept() if self.begun else (None, None)
         if equipment is None or members is None:
             equipment, members = self._gathered(runtime)
         self._publish(runtime, equipment)
@@ -318,10 +323,10 @@ class Preparation:
 
     def _keep(self, equipment: Equipment, members: _Members) -> None:
         with explained(self.folder, "writing what the sites told"):
-            make_directory(self.folder, "equipment")
+            make_directory(self.folder, "equipment", self.faults)
             for name, value in (("members", members), ("equipment", equipment)):
                 content = value.model_dump_json().encode()
-                write_durably(self.folder / f"{name}.json", content, "equipment")
+                write_durably(self.folder / f"{name}.json", content, "equipment", self.faults)
 
 
 def _shape(update: Update) -> tuple[int, ...]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from anabranch.coordinator.events import LimitCheck
 from anabranch.coordinator.store import Store, StoredRound
+from anabranch.disk import TEMPORARY, explained
 from anabranch.learners.base import Learner
 from anabranch.updates.sections import Vector
 
 __all__ = ["Baseline", "Run"]
+
+_OS_ERROR: Final = re.compile(r"os error (\d+)")
 
 
 @dataclass(frozen=True)
@@ -90,13 +97,27 @@ class Run:
         return self.vector if client is None else self.personal.get(client, self.vector)
 
     def save(self, path: str | Path) -> Path:
-        """Write the final model as safetensors, with its own names and shapes; returns the path."""
+        """Write the final model as safetensors, with its own names and shapes; returns the path.
+
+        Raises:
+            AnabranchError: AB-602, AB-603, AB-613 from the disk; what was there before is intact.
+        """
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{TEMPORARY}{path.name}")
         tensors = {name: np.ascontiguousarray(v) for name, v in self.parameters().items()}
-        save_file(tensors, path)
+        with explained(path, "writing the model"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                save_file(tensors, temporary)
+                os.replace(temporary, path)
+            except SafetensorError as error:  # it tells the system's number in its text only
+                number = _OS_ERROR.search(str(error))
+                raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+            finally:
+                temporary.unlink(missing_ok=True)
         return path
 
     def report(self, path: str | Path | None = None) -> Path:

@@ -21,10 +21,11 @@ from anabranch.api.conduct import plan_record
 from anabranch.api.preparing import OWN_SOURCES, require_protected, require_servable
 from anabranch.api.served_run import ServedRun
 from anabranch.coordinator.events import Event
+from anabranch.coordinator.past_heads import PastHeads
 from anabranch.coordinator.store import RunRecord, Store
 from anabranch.coordinator.store.locks import FileLock
 from anabranch.data.load import load_federation
-from anabranch.disk import explained, make_directory, write_durably
+from anabranch.disk import Faults, explained, make_directory, no_faults, write_durably
 from anabranch.errors import AnabranchError
 from anabranch.fleet.folder import FleetFolder
 from anabranch.fleet.roster import Role
@@ -39,6 +40,8 @@ from anabranch.runtimes.http.status import ClientSeen, FleetStatus, RunStatus
 __all__ = ["Daemon", "ServeOptions", "run_folder"]
 
 SERVED: Final = "served"
+_ENDED: Final = 50
+"""Runs of earlier daemons that `status` shows."""
 
 
 def run_folder(store: Path, run_id: str) -> Path:
@@ -64,6 +67,7 @@ class ServeOptions:
         limits: bounds.
         patience: seconds that the preparation of a run waits for sites.
         passphrase: of the coordinator's key.
+        faults: told about every step that touches the disk or acknowledges something (tests).
     """
 
     store: Path
@@ -75,6 +79,7 @@ class ServeOptions:
     limits: HttpLimits = field(default_factory=HttpLimits)
     patience: float = 3600.0
     passphrase: bytes | None = None
+    faults: Faults = no_faults
 
 
 class Daemon:
@@ -100,16 +105,19 @@ class Daemon:
         self._draining = False
         self.ended = threading.Event()
         with explained(self._folder, "opening the daemon's folder"):
-            make_directory(self._folder, "served")
+            make_directory(self._folder, "served", options.faults)
         self._lock = _locked(self._folder / "lock")
         try:
             self._fleet = FleetFolder(options.fleet) if options.fleet is not None else None
-            self._control = ControlFile(self._folder / "control.json", secrets.token_hex(32))
+            path, token = self._folder / "control.json", secrets.token_hex(32)
+            self._control = ControlFile(path, token, options.faults)
             self.server = self._served()
         except BaseException:
             self._lock.close()
             raise
         self.server.counter.office.expect(options.clients)
+        if self.server.counter.signer.key:
+            self.server.counter.past = PastHeads(Path(options.store))
         self._control.write(self.server.url, options.tls)
         self._go_on()
 
@@ -125,6 +133,7 @@ class Daemon:
             tls=options.tls,
             limits=options.limits,
             control=lambda server: control_routes(self, self._control.token, options.limits),
+            faults=options.faults,
         )
 
     @property
@@ -147,14 +156,21 @@ class Daemon:
         with self._changing:
             if self._draining:
                 raise _draining()
-            with Store.open(self._options.store) as store:
-                run_id = store.create_run(_record(plan, names, self._trust()))
-            folder = run_folder(self._options.store, run_id)
-            with explained(folder, "beginning a run"):
-                make_directory(folder, "served")
-                write_durably(folder / "clients", "\n".join(names).encode(), "served")
+            with self._store() as store:
+                record = _record(plan, names, self._trust())
+                run_id = store.create_run(record, lambda run_id: self._keep_names(run_id, names))
             self._start(run_id, plan, names)
         return run_id
+
+    def _keep_names(self, run_id: str, names: tuple[str, ...]) -> None:
+        """Who takes part is on the disk before the run is: a run without it could not go on."""
+        folder, faults = run_folder(self._options.store, run_id), self._options.faults
+        with explained(folder, "beginning a run"):
+            make_directory(folder, "served", faults)
+            write_durably(folder / "clients", "\n".join(names).encode(), "served", faults)
+
+    def _store(self) -> Store:
+        return Store.open(self._options.store, self._options.faults)
 
     def stop(self, run_id: str) -> RunStatus:
         """End a run in good order, after its round.
@@ -228,6 +244,7 @@ class Daemon:
             folder=run_folder(self._options.store, run_id),
             listener=self._listener,
             patience=self._options.patience,
+            faults=self._options.faults,
         )
         self.server.counter.office.expect(names)
         self._runs[run_id] = run
@@ -235,13 +252,14 @@ class Daemon:
 
     def _go_on(self) -> None:
         """Runs that the last daemon left open."""
-        with Store.open(self._options.store) as store:
-            records = [run for run in store.runs() if run.status == "running"]
-        for record in sorted(records, key=lambda record: record.created):
-            clients = run_folder(self._options.store, record.id) / "clients"
-            if clients.exists():
-                names = tuple(clients.read_text("utf-8").split("\n"))
-                self._start(record.id, Plan.model_validate(record.plan), names)
+        with self._store() as store:
+            runs = [run for run in store.runs() if self._clients_file(run.id).exists()]
+            ended = [run for run in runs if run.status != "running"][:_ENDED]
+            self._ended = tuple(_as_stored(store, run) for run in reversed(ended))
+        open_ = [run for run in runs if run.status == "running"]
+        for record in sorted(open_, key=lambda record: record.created):
+            names = tuple(self._clients_file(record.id).read_text("utf-8").split("\n"))
+            self._start(record.id, Plan.model_validate(record.plan), names)
         self._tell_last_fates()
 
     def _clients_file(self, run_id: str) -> Path:

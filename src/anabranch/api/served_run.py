@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from anabranch.api.conduct import conduct
 from anabranch.api.prepare import Prepared
@@ -14,6 +16,7 @@ from anabranch.api.preparing import Preparation, PreparationStopped
 from anabranch.coordinator.archive import UpdateArchive
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted, RunEnded, RunStarted
 from anabranch.coordinator.store import Store
+from anabranch.disk import Faults, explained, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
 from anabranch.plan.contract import canonical_json
@@ -25,6 +28,11 @@ from anabranch.runtimes.local import InlineRuntime
 from anabranch.updates.sections import Sections
 
 __all__ = ["ServedRun"]
+
+_OF_THE_DISK: Final = frozenset({"AB-602", "AB-603", "AB-613", "AB-614"})
+_DISK_SECONDS: Final = 2.0
+_WAITS: Final = "waiting"
+"""For the coordinator's own disk; `status` says the same of a run that waits for clients."""
 
 Listener = Callable[[str, Event], None]
 
@@ -42,6 +50,7 @@ class ServedRun:
         folder: where what sites told is kept.
         listener: told every event, with the run's id.
         patience: seconds that a stage of the preparation waits for sites.
+        faults: told about every step that touches the disk (tests).
     """
 
     id: str
@@ -52,6 +61,7 @@ class ServedRun:
     folder: Path
     listener: Listener
     patience: float = 3600.0
+    faults: Faults = no_faults
     _stop: threading.Event = field(default_factory=threading.Event)
     _drained: bool = False
     _state: str = "preparing"
@@ -86,7 +96,9 @@ class ServedRun:
 
     def _work(self) -> None:
         try:
-            self._carried()
+            while not self._through():
+                if self._stop.wait(_DISK_SECONDS):
+                    raise PreparationStopped
         except PreparationStopped:
             self._interrupted()
         except AnabranchError as error:
@@ -106,22 +118,32 @@ class ServedRun:
                 )
             )
 
+    def _through(self) -> bool:
+        """Carry the run to its end; false when the disk failed: it goes on from its last round."""
+        try:
+            with explained(self.store, "carrying the run"):
+                self._carried()
+        except AnabranchError as error:
+            if error.code not in _OF_THE_DISK:
+                raise
+            self._state, self._reason = _WAITS, f"{error} It is tried again by itself."
+            return False
+        return True
+
     def _carried(self) -> None:
         shelf = self.server.counter.shelf
         contract = shelf.put([canonical_json(self.plan.contract()).encode()])
         facts = RunFacts(self.id, self.names, contract.digest)
-        with Store.open(self.store) as store:
+        with Store.open(self.store, self.faults) as store:
             self._runtime = runtime = HttpRuntime(
                 self.names, Sections(()), server=self.server, facts=facts
             )
+            self._state, over = "preparing", True
             try:
                 last = max((stored.round for stored in store.rounds(self.id)), default=-1)
                 runtime.recover(last)
                 self._round = max(last, 0)
-                preparation = Preparation(
-                    self.plan, self.id, self.names, self.folder, self.patience, self._stop.is_set
-                )
-                prepared = preparation.prepared(runtime)
+                prepared = self._prepared(runtime, begun=last >= 0)
                 run = conduct(
                     prepared, store, self.id, self._heard, self._stop.is_set, self._remote
                 )
@@ -129,11 +151,25 @@ class ServedRun:
                 if self._drained and run.status == "stopped":
                     with store.session(self.id) as session:
                         session.finish("running", "drained: goes on when the daemon starts again")
+            except AnabranchError as error:
+                over = error.code not in _OF_THE_DISK
+                raise
+            except OSError:
+                over = False
+                raise
             finally:
-                runtime.close()
+                self._runtime = None
+                runtime.leave(over=over)
                 shelf.drop(contract.digest)
                 if self._state in ("complete", "failed"):
                     self.server.counter.spool.end(self.id)
+
+    def _prepared(self, runtime: HttpRuntime, *, begun: bool) -> Prepared:
+        preparation = Preparation(
+            self.plan, self.id, self.names, self.folder, self.patience, self._stop.is_set
+        )
+        preparation.begun, preparation.faults = begun, self.faults
+        return preparation.prepared(runtime)
 
     def _remote(self, prepared: Prepared) -> HttpRuntime:
         assert self._runtime is not None
@@ -147,7 +183,7 @@ class ServedRun:
     def _interrupted(self) -> None:
         """Stopped for good, or only until the daemon starts again."""
         self._state, self._reason = "stopped", "stopped by the operator"
-        with Store.open(self.store) as store, store.session(self.id) as session:
+        with Store.open(self.store, self.faults) as store, store.session(self.id) as session:
             if self._drained:
                 session.finish("running", "drained: goes on when the daemon starts again")
             else:
@@ -155,7 +191,11 @@ class ServedRun:
 
     def _failed(self, error: AnabranchError) -> None:
         self._state, self._reason = "failed", str(error)
-        with Store.open(self.store) as store, store.session(self.id) as session:
+        with (
+            suppress(AnabranchError),  # a store that cannot say so finds out at the next start
+            Store.open(self.store, self.faults) as store,
+            store.session(self.id) as session,
+        ):
             session.finish("failed", str(error))
         self.listener(self.id, RunEnded("failed", str(error), 0.0, {}, ()))
 
@@ -173,7 +213,7 @@ class ServedRun:
         """How it stands now."""
         parts = self._open_parts()
         state, reason = self._state, self._reason
-        if state in ("preparing", "running") and not self.alive:
+        if state in ("preparing", "running", _WAITS) and not self.alive:
             state, reason = "dead", reason or "its thread has ended"
         elif state in ("preparing", "running"):
             missing = [w for part in parts for w in part.waiting]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anabranch.cli.output import say
+from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
     from anabranch.client.home import ClientHome
@@ -89,6 +90,7 @@ def join(
         options = JoinOptions(
             patience=float("inf") if patience is None else patience,
             on_task=_told,
+            on_trouble=_trouble,
             running=running,
             meter=_meter(report_device, device, network),
         )
@@ -159,6 +161,13 @@ def _approved(home: ClientHome, digests: list[str]) -> None:
 
 def _told(offer: TaskOffer) -> None:
     sys.stderr.write(f"run {offer.run}: {offer.kind.value}, round {offer.round}\n")
+    sys.stderr.flush()
+
+
+def _trouble(error: Exception) -> None:
+    """The site's own screen may show everything; the coordinator is told less."""
+    known = isinstance(error, AnabranchError)
+    sys.stderr.write(f"{error if known else f'{type(error).__name__}: {error}'}\n")
     sys.stderr.flush()
 
 

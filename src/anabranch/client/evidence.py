@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from anabranch.client.log import ClientLog, Detail, read_log
 from anabranch.client.proof import Contribution, Proof, contributions, prove
 from anabranch.client.task import Fate
-from anabranch.disk import explained, make_directory
+from anabranch.disk import Faults, explained, make_directory, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.fleet.identity import fingerprint
 from anabranch.fleet.receipts import Head, Receipt, SignedHead, check_heads, counted
@@ -42,15 +42,24 @@ class Evidence:
         log: is told what was shown.
         name: of the client.
         coordinator: the pinned public key.
+        faults: told about every step that touches the disk (tests).
 
     Raises:
         AnabranchError: AB-748 a kept line is damaged, AB-6xx from the disk.
     """
 
-    def __init__(self, folder: Path, log: ClientLog, name: str, coordinator: bytes) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log: ClientLog,
+        name: str,
+        coordinator: bytes,
+        faults: Faults = no_faults,
+    ) -> None:
         self._folder, self._log, self._name, self._key = Path(folder), log, name, coordinator
+        self._faults = faults
         with explained(self._folder, "opening the receipts"):
-            make_directory(self._folder, "evidence")
+            make_directory(self._folder, "evidence", faults)
         self._latest: dict[str, Head | None] = {}
 
     def latest(self, run: str) -> Head | None:
@@ -102,7 +111,7 @@ class Evidence:
             raise
         new = [signed for signed in heads if known is None or signed.head.round > known.round]
         if new and latest is not None:
-            _append(self._file(run), new)
+            _append(self._file(run), new, self._faults)
             self._latest[run] = latest
             details = {"run": run, "head": latest.digest}
             self._log.add("head", fingerprint(self._key), {**details, "round": latest.round})
@@ -128,7 +137,7 @@ class Evidence:
             raise _mixed(receipt.head.head.run, f"an update stands {times} times in a round")
         held = self._receipts.setdefault(receipt.leaf.task, [])
         if receipt not in held:
-            _append(self._folder / _RECEIPTS, [receipt])
+            _append(self._folder / _RECEIPTS, [receipt], self._faults)
             held.append(receipt)
 
     @cached_property
@@ -180,10 +189,20 @@ def _place(details: dict[str, Detail]) -> tuple[str, int]:
     return str(run), number if isinstance(number, int) else -1
 
 
-def _append(path: Path, items: Sequence[Value]) -> None:
+def _append(path: Path, items: Sequence[Value], faults: Faults) -> None:
+    """All of them or, when the disk fails, nothing: half a line would damage the next one."""
     lines = b"".join(item.model_dump_json().encode() + b"\n" for item in items)
-    with explained(path, "writing the receipts"), path.open("ab") as file:
-        file.write(lines)
+    with explained(path, "writing the receipts"), path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            faults.reach("evidence.write.before")
+            rest = memoryview(lines)
+            while rest:
+                rest = rest[file.write(rest) :]
+            faults.reach("evidence.write.after")
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def _read(path: Path, kind: type[Item]) -> Iterator[Item]:

@@ -31,7 +31,7 @@ from anabranch.client.log import ClientLog
 from anabranch.client.policy import ClientPolicy
 from anabranch.client.spending import ClientSpending
 from anabranch.client.vault import VaultKey, open_vault
-from anabranch.disk import explained, make_directory
+from anabranch.disk import Faults, explained, make_directory, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.fleet.enrolment import Token, check_pin
 from anabranch.fleet.identity import PUBLIC_KEY, Identity, fingerprint
@@ -78,6 +78,7 @@ class ClientHome:
         policy: the site's rules.
         data: where the site's data lie; a key file must not lie beside them.
         clock: seconds since 1970 by the site's clock.
+        faults: told about every step that touches the disk (tests).
 
     Raises:
         AnabranchError: AB-731 the key, AB-739 another process uses the home, AB-747 the vault,
@@ -86,6 +87,8 @@ class ClientHome:
     Attributes:
         path: the folder.
         policy: the site's rules.
+        clock: the site's.
+        faults: what was handed in.
         vault: what is kept encrypted.
         log: what happened.
         identity: the client's key; made with the home.
@@ -101,16 +104,19 @@ class ClientHome:
         *,
         data: Sequence[Path] = (),
         clock: Callable[[], float] = time.time,
+        faults: Faults = no_faults,
     ) -> None:
         self.path, self.policy = Path(path), policy or ClientPolicy()
+        self.clock, self.faults = clock, faults
         with explained(self.path, "opening the client's folder"):
             make_directory(self.path, "home")
         self._lock = _lock(self.path / "lock")
         try:
             self.vault = open_vault(self.path / "vault", key, apart_from=data)
+            self.vault.faults = faults
             self._pins = self._read_pins()
             self.identity = self._identity()
-            self.log = ClientLog(self.path / LOG_FILE, clock)
+            self.log = ClientLog(self.path / LOG_FILE, clock, faults)
         except BaseException:
             os.close(self._lock)
             raise
@@ -152,7 +158,8 @@ class ClientHome:
     def evidence(self) -> Evidence:
         """Heads and receipts; only an enrolled client has some."""
         pins = self.pins
-        return Evidence(self.path / EVIDENCE, self.log, pins.name, pins.coordinator_key)
+        folder, key = self.path / EVIDENCE, pins.coordinator_key
+        return Evidence(folder, self.log, pins.name, key, self.faults)
 
     @cached_property
     def spending(self) -> ClientSpending:

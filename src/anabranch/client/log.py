@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 from pydantic import Field, ValidationError
 
 from anabranch.canonical import Document, canonical_bytes
-from anabranch.disk import explained, make_directory
+from anabranch.disk import Faults, explained, make_directory, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.values import Value
 
@@ -63,6 +63,7 @@ class ClientLog:
     Args:
         path: the file; made when absent.
         clock: seconds since 1970.
+        faults: told about every step that touches the disk (tests).
 
     Raises:
         AnabranchError: AB-749 the chain is broken, AB-6xx from the disk.
@@ -73,8 +74,13 @@ class ClientLog:
         count: entries.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self.path, self._clock = Path(path), clock
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.time,
+        faults: Faults = no_faults,
+    ) -> None:
+        self.path, self._clock, self._faults = Path(path), clock, faults
         with explained(self.path, "opening the client's log"):
             make_directory(self.path.parent, "log")
             _drop_unfinished(self.path)
@@ -115,9 +121,11 @@ class ClientLog:
         )
         line = entry.line()
         with explained(self.path, "writing the client's log"):
-            _write_whole(self._descriptor, line)
+            _write_whole(self._descriptor, line, self._faults)
             if durable:
+                self._faults.reach("log.sync.before")
                 os.fsync(self._descriptor)
+                self._faults.reach("log.sync.after")
         self.head, self.count = _digest(line), entry.number + 1
         return entry
 
@@ -182,12 +190,14 @@ def _drop_unfinished(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _write_whole(descriptor: int, line: bytes) -> None:
+def _write_whole(descriptor: int, line: bytes, faults: Faults) -> None:
     size = os.fstat(descriptor).st_size
     try:
+        faults.reach("log.write.before")
         rest = memoryview(line)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
+        faults.reach("log.write.after")
     except OSError:
         os.ftruncate(descriptor, size)  # half a line would break the chain for the next one
         raise

@@ -22,7 +22,14 @@ from typing import Final, Literal, Protocol
 
 from pydantic import Field, ValidationError
 
-from anabranch.disk import explained, make_directory, sync_directory, write_durably
+from anabranch.disk import (
+    Faults,
+    explained,
+    make_directory,
+    no_faults,
+    sync_directory,
+    write_durably,
+)
 from anabranch.errors import AnabranchError
 from anabranch.sealing import KEY_BYTES, PassphraseCost, key_of_passphrase, open_sealed, seal
 from anabranch.values import Value
@@ -147,10 +154,12 @@ class Vault:
     Attributes:
         path: its folder.
         kind: what opened it.
+        faults: told about every step of `put` (tests).
     """
 
     def __init__(self, path: Path, key: bytes, kind: Kind) -> None:
         self.path, self.kind, self._key = path, kind, key
+        self.faults: Faults = no_faults
 
     def seal(self, purpose: str, content: bytes) -> bytes:
         """Encrypt ``content`` for a purpose, for callers that keep files of their own."""
@@ -196,7 +205,7 @@ class Vault:
         """
         path = self._file(name)
         with explained(path, "writing the client's vault"):
-            write_durably(path, self.seal(name, content), "vault", mode=0o600)
+            write_durably(path, self.seal(name, content), "vault", self.faults, mode=0o600)
 
     def get(self, name: str) -> bytes | None:
         """What is kept under ``name``; None when nothing is.

@@ -6,7 +6,7 @@ import difflib
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,8 +89,16 @@ class Store:
         self._blobs.close()
         self._database.close()
 
-    def create_run(self, run: RunRecord) -> str:
-        """Add a run; returns its id, like ``heart-20261121-a1b2``."""
+    def create_run(
+        self, run: RunRecord, prepare: Callable[[str], None] = lambda run_id: None
+    ) -> str:
+        """Add a run; returns its id, like ``heart-20261121-a1b2``.
+
+        Args:
+            run: without an id.
+            prepare: called with the id before the run is durable, so that no run is ever seen
+                without what this writes; an id that a crash left over is harmless.
+        """
         from anabranch.coordinator.store import writes
 
         created = run.created or time.time()
@@ -98,6 +106,7 @@ class Store:
             named = replace(run, id=_run_id(run.name, created), created=created)
             with self._database.writing("create") as connection:
                 if writes.insert_run(connection, named):
+                    prepare(named.id)
                     return named.id
 
     def session(self, run_id: str) -> RunSession:
@@ -179,12 +188,14 @@ class Store:
         with self._database.reading() as connection:
             return chain.checked(run_id, reads.releases_of(connection, run_id))
 
-    def events(self, run_id: str) -> tuple[StoredEvent, ...]:
-        """The run's log, in order."""
+    def events(
+        self, run_id: str, kind: str = "", round_: int | None = None
+    ) -> tuple[StoredEvent, ...]:
+        """The run's log, in order; events of one kind, or of one round, if it is given."""
         from anabranch.coordinator.store import reads
 
         with self._database.reading() as connection:
-            return reads.events_of(connection, run_id)
+            return reads.events_of(connection, run_id, kind=kind, round_=round_)
 
     def kept(self, run_id: str) -> Mapping[str, int]:
         """Round by label (``best``), for states that are kept on purpose."""

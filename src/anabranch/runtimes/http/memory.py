@@ -11,7 +11,14 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from anabranch.client.task import Fate
-from anabranch.disk import explained, make_directory, sync_directory, write_durably
+from anabranch.disk import (
+    Faults,
+    explained,
+    make_directory,
+    no_faults,
+    sync_directory,
+    write_durably,
+)
 from anabranch.errors import AnabranchError
 from anabranch.updates.sections import Vector
 
@@ -43,16 +50,24 @@ class ClientMemory:
         directory: made when absent; it belongs to one client of one run.
         length: float32 values that the program keeps; 0 when it keeps nothing.
         sealer: encrypts the files; None writes them as they are.
+        faults: told about every step that touches the disk (tests).
 
     Raises:
         AnabranchError: AB-6xx from the disk.
     """
 
-    def __init__(self, directory: Path, length: int, sealer: Sealer | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        length: int,
+        sealer: Sealer | None = None,
+        faults: Faults = no_faults,
+    ) -> None:
         self.directory, self.length = Path(directory), length
-        self._sealer = sealer
+        self._sealer, self._faults = sealer, faults
         if length:
-            make_directory(self.directory, "memory")
+            with explained(self.directory, "opening the client's memory"):
+                make_directory(self.directory, "memory", faults)
 
     def read(self) -> Vector | None:
         """The committed memory, shape (length,); None before the first merged round.
@@ -92,7 +107,7 @@ class ClientMemory:
         if self._sealer is not None:
             content = self._sealer.seal(self._purpose, content)
         with explained(path, "writing the client's memory"):
-            write_durably(path, content, "memory")
+            write_durably(path, content, "memory", self._faults)
             for old in self.unresolved()[:-_OPEN]:
                 self._pending_files()[old].unlink()
 
@@ -105,6 +120,7 @@ class ClientMemory:
         if path is None:
             return
         with explained(path, "settling the client's memory"):
+            self._faults.reach("memory.settle.before")
             if fate.counts:
                 begun = self.unresolved()
                 older = [self._pending_files()[t] for t in begun[: begun.index(task)]]
@@ -113,7 +129,8 @@ class ClientMemory:
                     old.unlink()
             else:
                 path.unlink()
-            sync_directory(self.directory, "memory")
+            self._faults.reach("memory.settle.after")
+            sync_directory(self.directory, "memory", self._faults)
 
     @property
     def _purpose(self) -> str:

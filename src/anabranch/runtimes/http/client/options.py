@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from anabranch.disk import Faults, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.messages import TaskOffer
 
@@ -24,6 +25,10 @@ def _silent(offer: TaskOffer) -> None:
     """The listener of a client that nobody watches."""
 
 
+def _at_ease(error: Exception) -> None:
+    """The same for trouble."""
+
+
 @dataclass(frozen=True)
 class JoinOptions:
     """How patient a client is.
@@ -33,16 +38,21 @@ class JoinOptions:
         timeout: seconds that connecting, and each read or write, may take beyond that.
         patience: seconds without any contact after which the client gives up; ``inf`` never does.
         on_task: told about every task before it is done.
+        on_trouble: told when a task could not be done here, or an answer of the coordinator not be
+            kept.
         running: asked between tasks; false ends the client in good order.
         meter: what the client tells of its device; None tells nothing.
+        faults: told about every step between a task and its acknowledgement (tests).
     """
 
     wait: float = 20.0
     timeout: float = 30.0
     patience: float = 300.0
     on_task: Callable[[TaskOffer], None] = _silent
+    on_trouble: Callable[[Exception], None] = _at_ease
     running: Callable[[], bool] = lambda: True
     meter: DeviceMeter | None = None
+    faults: Faults = no_faults
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from anabranch.client.answers import ANSWERS, Answers
 from anabranch.client.contract import plan_of_contract
 from anabranch.client.equipment import Equipment, build_program
 from anabranch.client.program import ClientProgram
@@ -39,7 +38,6 @@ from anabranch.runtimes.http.client.site import (
     open_site,
     public_part,
 )
-from anabranch.runtimes.http.held import HeldBroadcasts
 from anabranch.runtimes.http.memory import ClientMemory
 from anabranch.runtimes.http.messages import TaskOffer
 from anabranch.updates.container import Buffer, joined
@@ -134,20 +132,11 @@ class MemberPlaces:
         return self.home.faults if self.home is not None else no_faults
 
     def told(self, task: str, fate: Fate) -> None:
-        """The coordinator told what became of a task; its answer need not be kept any longer."""
-        for answers in self._kept():
-            answers.settled(task)
+        """The coordinator told what became of a task."""
         if self.home is not None:
             self.home.gate.told(task, fate)
         if self._proving is not None:
             self._proving.told(task, fate)
-
-    def _kept(self) -> Iterator[Answers]:
-        """Of the runs of this process and of earlier ones."""
-        sealer = self.home.vault if self.home is not None else None
-        for folder in self.directory.iterdir() if self.directory.is_dir() else ():
-            if (folder / ANSWERS).is_dir():
-                yield Answers(folder, sealer)
 
     def prove(self, line: Line, *, now: bool) -> None:
         """Fetch what proves that updates counted."""
@@ -210,10 +199,7 @@ class MemberPlaces:
         run.memory = ClientMemory(folder, size, sealer, self._faults)
         run.equipment = offer.equipment
         session = self._session(run.plan, program, offer.run, line)
-        once = program.private or session is not None
-        answers = Answers(self.directory / offer.run, sealer) if once else None
-        held = HeldBroadcasts.of(program, folder, sealer)
-        run.workplace = Workplace(program, data, run.memory, session, answers, held)
+        run.workplace = Workplace(program, data, run.memory, session)
         return run.workplace
 
     def _session(
@@ -299,9 +285,6 @@ class _Statistics:
     site: SiteData
     equipment: Equipment
 
-    def readable(self, offer: TaskOffer) -> TaskOffer:
-        return offer
-
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
     ) -> tuple[Buffer, ...]:
@@ -314,9 +297,6 @@ class _Watched:
 
     inner: Place
     home: ClientHome
-
-    def readable(self, offer: TaskOffer) -> TaskOffer:
-        return self.inner.readable(offer)
 
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from anabranch.disk import explained, write_durably
+from anabranch.disk import Faults, explained, no_faults, write_durably
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
 from anabranch.plan.load import parse_plan
@@ -47,10 +47,11 @@ class ControlFile:
     Args:
         path: readable by the user alone.
         token: of this daemon.
+        faults: told about every step that touches the disk (tests).
     """
 
-    def __init__(self, path: Path, token: str) -> None:
-        self._path, self.token = path, token
+    def __init__(self, path: Path, token: str, faults: Faults = no_faults) -> None:
+        self._path, self.token, self._faults = path, token, faults
 
     def write(self, url: str, tls: Tls | None) -> None:
         """Tell the address.
@@ -61,7 +62,8 @@ class ControlFile:
         certificate = str(tls.certificate.resolve()) if tls is not None else ""
         told = {"url": url, "token": self.token, "certificate": certificate}
         with explained(self._path, "writing the daemon's address"):
-            write_durably(self._path, json.dumps(told).encode(), "served", mode=0o600)
+            content = json.dumps(told).encode()
+            write_durably(self._path, content, "control", self._faults, mode=0o600)
 
     def remove(self) -> None:
         """The daemon has ended."""

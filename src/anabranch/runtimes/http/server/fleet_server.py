@@ -13,6 +13,7 @@ from pathlib import Path
 import uvicorn
 from starlette.routing import Route
 
+from anabranch.disk import Faults, no_faults
 from anabranch.fleet.folder import FleetFolder
 from anabranch.fleet.identity import Identity
 from anabranch.plan.migrate import PLAN_SCHEMA
@@ -58,6 +59,7 @@ class FleetServer:
         tls: certificate; None speaks plain HTTP on loopback.
         limits: bounds.
         control: makes further routes.
+        faults: told about every step between a request and the disk (tests).
 
     Raises:
         AnabranchError: AB-710 beyond loopback without TLS, AB-711 the address is taken, AB-750 the
@@ -75,6 +77,7 @@ class FleetServer:
         tls: Tls | None = None,
         limits: HttpLimits | None = None,
         control: ControlRoutes = _no_control,
+        faults: Faults = no_faults,
     ) -> None:
         if tls is None or members is None:
             require_loopback(host)
@@ -84,7 +87,7 @@ class FleetServer:
             self._socket = stack.enter_context(listening(host, port))
             if directory is None:
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            spool = Spool(directory)
+            spool = Spool(directory, faults)
             stack.callback(spool.close)
             spool.collect()
             bell, office = Bell(), Office()
@@ -96,7 +99,7 @@ class FleetServer:
                 bell=bell,
                 shelf=Shelf(directory / "downloads"),
                 spool=spool,
-                uploads=Uploads(directory / "uploads", self.limits),
+                uploads=Uploads(directory / "uploads", self.limits, faults=faults),
                 door=self._door(members, signer, office),
                 signer=signer,
                 limits=self.limits,
@@ -104,6 +107,7 @@ class FleetServer:
                 plan_schema=PLAN_SCHEMA,
                 fleet=members.settings.name if members is not None else "",
                 folder=members,
+                faults=faults,
             )
             scheme = "http" if tls is None else "https"
             shown = f"[{host}]" if ":" in host else host

@@ -64,6 +64,11 @@ class Office:
                 if desk.closed:
                     self._ended.add(desk.facts.run)
 
+    def drop(self, desk: Desk) -> None:
+        """A run is interrupted and will come back: until then nothing is said of its tasks."""
+        with self._lock:
+            self._desks = [other for other in self._desks if other is not desk]
+
     def lose(self, name: str, why: str) -> None:
         """A client will answer nothing any more."""
         for desk in self._desks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -28,19 +29,25 @@ class _Proving:
     async def proofs(self, request: Request) -> Response:
         """Heads after a round, and receipts of tasks that are named."""
         name = self._counter.client(request)
-        heads = self._counter.proofs.get(request.path_params["run"])
-        if heads is None:  # a run that ended long ago, or that proves nothing
-            return answer(Proofs())
         after = request.query_params.get("after", "-1")
         if not re.fullmatch(r"-1|[0-9]{1,15}", after):
             raise malformed("'after' is not the number of a round")
         named = request.query_params.getlist("task")[:_TASKS]
+        return await run_in_threadpool(
+            self._shown, name, request.path_params["run"], int(after), named
+        )
+
+    def _shown(self, name: str, run: str, after: int, named: list[str]) -> Response:
+        """Of a run that is carried from memory, of another one from the store."""
+        heads = self._counter.proofs.get(run) or self._counter.past(run)
+        if heads is None:
+            return answer(Proofs())
         found = [heads.receipt(name, task) for task in named if _TASK.fullmatch(task)]
         uploads = tuple(
             ProvedUpload(receipt=receipt, hashes=tree.hashes if len(tree.leaves) <= _WHOLE else ())
             for receipt, tree in (one for one in found if one is not None)
         )
-        return answer(Proofs(heads=heads.heads(int(after), _HEADS), uploads=uploads))
+        return answer(Proofs(heads=heads.heads(after, _HEADS), uploads=uploads))
 
 
 def proof_routes(counter: Counter) -> list[Route]:

@@ -6,7 +6,8 @@ the same tasks again and finds what was answered before. Small answers are rows;
 files, which were written and synced while they arrived.
 
 One thread writes. What arrives while a transaction is being synced shares the next one: a hundred
-answers cost a few syncs.
+answers cost a few syncs. When the disk fails, whoever waits is told; what nobody waits for (fates,
+confirmations) is written with a later transaction, in its order.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from anabranch.client.task import Fate
-from anabranch.disk import disk_problem, explained, full_disk, make_directory
+from anabranch.disk import Faults, disk_problem, explained, full_disk, make_directory, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.updates.container import Buffer
 
@@ -83,18 +84,20 @@ class Spool:
 
     Args:
         directory: made when absent; it belongs to one coordinator.
+        faults: told about every transaction (tests).
 
     Raises:
         AnabranchError: AB-6xx from the disk.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: Path, faults: Faults = no_faults) -> None:
+        self.directory, self._faults = Path(directory), faults
         self.files = self.directory / "answers"
         with explained(self.directory, "opening the spool"):
-            make_directory(self.files, "spool")
+            make_directory(self.files, "spool", faults)
         self._path = self.directory / "spool.db"
-        self._steps: queue.SimpleQueue[tuple[Step, Future[None]] | None] = queue.SimpleQueue()
+        self._steps: queue.SimpleQueue[_Said | None] = queue.SimpleQueue()
+        self._unwritten: list[_Said] = []
         self._reading = threading.Lock()
         self._reader = self._connected()
         self._thread = threading.Thread(target=self._write, name="anabranch-spool", daemon=True)
@@ -114,7 +117,7 @@ class Spool:
             answer.content,
             answer.file,
         )
-        return self._later(lambda connection: _ignore(connection.execute(_ADD, row)))
+        return self._later(lambda connection: _ignore(connection.execute(_ADD, row)), again=False)
 
     def answers(self, task: str) -> dict[str, Answer]:
         """What is there of a task, by client."""
@@ -209,7 +212,7 @@ class Spool:
         Raises:
             AnabranchError: AB-602, AB-603, AB-613 from the disk.
         """
-        self._later(lambda connection: None).result()
+        self._later(lambda connection: None, again=False).result()
 
     def close(self) -> None:
         """Finish writing; may be called twice."""
@@ -219,10 +222,11 @@ class Spool:
             with self._reading:
                 self._reader.close()
 
-    def _later(self, step: Step) -> Future[None]:
-        future: Future[None] = Future()
-        self._steps.put((step, future))
-        return future
+    def _later(self, step: Step, *, again: bool = True) -> Future[None]:
+        """``again``: nobody waits for it, so a disk that fails now must not lose it."""
+        said = _Said(step, again)
+        self._steps.put(said)
+        return said.future
 
     def _write(self) -> None:
         connection = self._connected()
@@ -238,24 +242,28 @@ class Spool:
             self._commit(connection, [item for item in group if item is not None])
         connection.close()
 
-    def _commit(
-        self, connection: sqlite3.Connection, group: list[tuple[Step, Future[None]]]
-    ) -> None:
+    def _commit(self, connection: sqlite3.Connection, said: list[_Said]) -> None:
         """All of a group or, when the disk fails, nothing of it."""
+        group = [*self._unwritten, *said]
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for step, _ in group:
-                step(connection)
+            self._faults.reach("spool.begin")
+            for item in group:
+                item.step(connection)
+            self._faults.reach("spool.commit.before")
             connection.execute("COMMIT")
+            self._faults.reach("spool.commit.after")
         except (sqlite3.Error, OSError) as error:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
+            self._unwritten = [item for item in group if item.again]
             problem = _problem(error, self._path)
-            for _, future in group:
-                future.set_exception(problem)
+            for item in said:
+                item.future.set_exception(problem)
         else:
-            for _, future in group:
-                future.set_result(None)
+            self._unwritten = []
+            for item in said:
+                item.future.set_result(None)
 
     def _released(self, connection: sqlite3.Connection, run: str) -> None:
         asked = "SELECT DISTINCT task FROM fates WHERE run = ? AND held = 1"
@@ -298,6 +306,15 @@ class Spool:
 
     def _explained(self) -> _Explained:
         return _Explained(self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A step of a transaction, whether a later one must make up for it, and who waits."""
+
+    step: Step
+    again: bool
+    future: Future[None] = field(default_factory=Future)
 
 
 class _Explained:

@@ -129,15 +129,19 @@ class _Uploading:
     async def _accepted(self, desk: Desk, found: Answer) -> Response:
         """Durable first, then counted, then acknowledged."""
         task, name = found.task, found.client
+        faults = self._counter.faults
         try:
+            faults.reach("answer.arrived")
             milliseconds = int(1000 * desk.seconds(task, name))
             found = replace(found, milliseconds=milliseconds)
             await asyncio.wrap_future(self._counter.spool.add(desk.facts.run, found))
         except AnabranchError:
             desk.unreserve(task, name)
             raise
+        faults.reach("answer.durable")
         repeated = desk.accept(found)
         self._counter.uploads.end(task, name)
+        faults.reach("answer.counted")
         return self._receipt(task, name, found.digest, repeated=repeated)
 
     def _receipt(self, task: str, name: str, digest: str, *, repeated: bool) -> Response:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from anabranch.disk import explained, make_directory
+from anabranch.disk import Faults, explained, make_directory, no_faults, sync_directory
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.limits import HttpLimits
 
@@ -64,18 +64,24 @@ class Uploads:
         directory: for unfinished files; made when absent.
         limits: bounds.
         clock: monotonic seconds.
+        faults: told about every step that touches the disk (tests).
 
     Raises:
         AnabranchError: AB-6xx from the disk.
     """
 
     def __init__(
-        self, directory: Path, limits: HttpLimits, clock: Callable[[], float] = time.monotonic
+        self,
+        directory: Path,
+        limits: HttpLimits,
+        clock: Callable[[], float] = time.monotonic,
+        faults: Faults = no_faults,
     ) -> None:
         self._directory, self._limits, self._clock = Path(directory), limits, clock
+        self._faults = faults
         self._open: dict[str, Upload] = {}
         with explained(self._directory, "opening the uploads"):
-            make_directory(self._directory, "upload")
+            make_directory(self._directory, "upload", faults)
 
     def begin(self, task: str, client: str, digest: str, length: int) -> Upload:
         """The upload of these bytes: a new one, or what is there of an earlier attempt.
@@ -152,10 +158,12 @@ class Uploads:
             )
         upload._hash.update(view)
         start = upload.offset
+        self._faults.reach("upload.write.before")
         while len(view):
             written = os.pwrite(descriptor, view, start)
             view, start = view[written:], start + written
         upload.offset, upload.touched = start, self._clock()
+        self._faults.reach("upload.write.after")
 
     async def finish(self, upload: Upload, folder: Path) -> str:
         """Check and sync a whole upload and move it to ``folder``; returns its file name.
@@ -167,7 +175,7 @@ class Uploads:
             self.drop(upload)
             raise wrong_checksum()
         with explained(upload.path, "syncing an upload"):
-            await asyncio.to_thread(_settle, upload.path, folder / upload.id)
+            await asyncio.to_thread(_settle, upload.path, folder / upload.id, self._faults)
         self._open.pop(upload.id, None)
         return upload.id
 
@@ -215,18 +223,18 @@ def _resume(upload: Upload) -> None:
             upload.offset += len(block)
 
 
-def _settle(path: Path, final: Path) -> None:
+def _settle(path: Path, final: Path, faults: Faults) -> None:
+    faults.reach("upload.sync.before")
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    faults.reach("upload.sync.after")
+    faults.reach("upload.rename.before")
     os.replace(path, final)
-    folder = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    faults.reach("upload.rename.after")
+    sync_directory(final.parent, "upload", faults)
 
 
 def wrong_checksum() -> AnabranchError:
