@@ -104,6 +104,15 @@ def status_of(folder: Path) -> tuple[str, str, str]:
         return run.id, run.status, run.reason
 
 
+def test_models_go_down_encoded_and_whole(tmp_path: Path) -> None:
+    """The simulation sends differences; nodes get whole models, which decode to the same bits."""
+    more = "[clients]\nmemory = true\n[updates.downlink]\nkind = 'delta'\n"
+    text = plan_text("scaffold", rounds=3, more=more)
+    run = on_grid(tmp_path, NearGrid(NAMES, tmp_path / "state"), text)
+    np.testing.assert_array_equal(model(tmp_path / "store", run), simulated(tmp_path, text))
+    assert not list((tmp_path / "state").rglob("*.held"))
+
+
 # Secure sums ---------------------------------------------------------------------------------
 
 

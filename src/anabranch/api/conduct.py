@@ -131,7 +131,7 @@ def conduct(
         policy = policy_of(prepared, in_time=in_time)
         asking = protection.guard(asking_of(prepared, run_id, runtime, in_time=in_time))
         coordinator = _coordinator(protection, runtime, asking, policy, journal, listener, stopped)
-        coordinator.framed = carrier is None or carrier.framed
+        coordinator.framed = carrier.framed if carrier is not None else "differences"
         coordinator.watch = _watch(prepared, store, run_id)
         listener(_started(prepared, run_id, state))
         state, ending = coordinator.run(state)

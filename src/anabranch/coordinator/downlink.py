@@ -11,7 +11,7 @@ from anabranch.algorithms.base import Broadcast
 from anabranch.client.program import ClientProgram
 from anabranch.coordinator.collect import Collected, OpenWork
 from anabranch.coordinator.frames import Frames
-from anabranch.coordinator.runtime import Fate
+from anabranch.coordinator.runtime import Fate, Framed
 from anabranch.coordinator.store import Arrays
 from anabranch.updates.downlink import Downlink
 from anabranch.updates.downlink_state import DownlinkState
@@ -39,7 +39,7 @@ class Sending:
     _frames: dict[int, bytes] = field(default_factory=dict, repr=False)
     """By the version that a client holds: where clients are asked one by one, each is made once."""
 
-    def addressed(self, opened: OpenWork) -> OpenWork:
+    def addressed(self, opened: OpenWork, framed: Framed = "differences") -> OpenWork:
         """The work with the frame that each of its clients gets."""
         if self.before is None or self.state is None:
             return opened
@@ -49,7 +49,10 @@ class Sending:
         if missing := set(held) - self._frames.keys():
             self._frames.update(self.state.frames(missing, lengths))
         versions = dict(zip(clients, held, strict=True))
-        frames = Frames.of(tuple(self.vectors), self.state.whole, versions, self._frames)
+        names, whole = tuple(self.vectors), self.state.whole
+        frames = Frames(names, whole)
+        if framed == "differences":
+            frames = Frames.of(names, whole, versions, self._frames)
         return replace(opened, work=replace(opened.work, frames=frames))
 
     def kept(self, collected: Collected) -> Arrays:

@@ -35,7 +35,7 @@ from anabranch.coordinator.record import (
     round_record,
 )
 from anabranch.coordinator.releasing import PROGRESS, Releases
-from anabranch.coordinator.runtime import Fate, Runtime, VirtualRuntime, Work
+from anabranch.coordinator.runtime import Fate, FollowsRounds, Framed, Runtime, VirtualRuntime, Work
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
 from anabranch.coordinator.store import Arrays, GroupedCommits, RunStatus
@@ -71,8 +71,7 @@ class Coordinator:
         tell: the listener.
         stopped: asked between rounds; true ends the run in good order.
         watch: adds up what the plan's limits need; None without limits.
-        framed: whether the runtime carries encoded broadcasts. Otherwise clients get, as float32,
-            the vectors that these decode to, and the bytes of that are counted.
+        framed: which encoded broadcasts the runtime carries.
     """
 
     plan: Plan
@@ -87,7 +86,7 @@ class Coordinator:
     tell: Callable[[Event], None]
     stopped: Callable[[], bool] = lambda: False
     watch: LimitWatch | None = None
-    framed: bool = True
+    framed: Framed = "differences"
     _measured: tuple[int, Evaluation] | None = None
     _trouble: str = ""
 
@@ -175,11 +174,16 @@ class Coordinator:
                 history=state.history,
             )
             collected.over = self.asking.exhausted
-            return sending.addressed(opened) if opened is not None and self.framed else opened
+            return sending.addressed(opened, self.framed) if opened is not None else None
 
         collected = Collected(number, self.asking.fold, self.runtime.now(), adjust, False)
         for opened in self.asking.again(state.open, state.versions):
             collected.keep(opened)
+        if isinstance(self.runtime, FollowsRounds):
+            self.runtime.begin_round(number)
+        early, self.evaluator.early[:] = tuple(self.evaluator.early), ()
+        for event in early:
+            collected.absorb(event, self._name, self.runtime.now())
         kept = gather(collected, self.runtime, self.policy, dispatch, self._name)
         return collected, kept
 

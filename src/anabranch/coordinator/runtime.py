@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the store needs its database; runtimes do not
 __all__ = [
     "Fate",
     "FollowsRounds",
+    "Framed",
     "Outcome",
     "Partial",
     "Payload",
@@ -134,6 +135,8 @@ class Partial:
     task: str = ""
 
 
+Framed: TypeAlias = Literal["differences", "whole"]
+
 RuntimeEvent: TypeAlias = Outcome | Payload | Partial
 
 
@@ -204,10 +207,12 @@ class RemoteRuntime(Runtime, Protocol):
     """A runtime whose clients keep their memory themselves.
 
     Attributes:
-        framed: whether it carries encoded broadcasts (`Work.frames`).
+        framed: which encoded broadcasts it carries (`Work.frames`): differences, where clients
+            can ask for the whole model when they do not hold the base, or whole models alone.
     """
 
-    framed: bool
+    @property
+    def framed(self) -> Framed: ...
 
     def two_phase(self) -> TwoPhase:
         """For the journal; from now on clients hear a fate only once its round is durable."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
@@ -22,7 +22,8 @@ from anabranch.coordinator.runtime import Outcome, Payload, Runtime, RuntimeEven
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.flower.fates import FatesFile
 from anabranch.runtimes.flower.parcels import Answer, Parcel
-from anabranch.runtimes.http.messages import TaskFate, TaskOffer, pack_broadcast
+from anabranch.runtimes.http.broadcasts import pack_work
+from anabranch.runtimes.http.messages import TaskFate, TaskOffer
 from anabranch.updates.sections import Sections
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class GridRuntime:
         stage_seconds: longest time for one exchange of a secure sum.
     """
 
-    framed = False
-    """Vectors go down as float32: a node may forget, and a message cannot be asked for again."""
+    framed: Literal["whole"] = "whole"
+    """Whole models, encoded: a node that does not hold a base could not ask again."""
 
     def __init__(
         self,
@@ -158,8 +159,8 @@ class GridRuntime:
             return
         self._greet()
         online = set(self._grid.get_node_ids())
-        sections = self._sections if work.broadcast else Sections(())
-        blob = b"".join(pack_broadcast(work.broadcast, sections))
+        parts, decoded = pack_work(work, self._sections)
+        blob = b"".join(parts)
         messages, sent = [], []
         for client in work.clients:
             node = self._nodes.get(client)
@@ -168,7 +169,7 @@ class GridRuntime:
                 self._lost.append(Outcome(client, Fate.LOST, why, task=work.task))
                 continue
             told = self._fates.of(self._names[client])
-            messages.append(self._message(work, client, node, blob, told))
+            messages.append(self._message(work, client, node, (blob, decoded), told))
             sent.append(_Sent(client, work.task, time.monotonic(), told))
         ids = list(self._grid.push_messages(messages)) if messages else []
         for message, entry in zip_longest(ids, sent):
@@ -221,8 +222,14 @@ class GridRuntime:
     # Messages ----------------------------------------------------------------------------------
 
     def _message(
-        self, work: Work, client: int, node: int, blob: bytes, told: tuple[TaskFate, ...]
+        self,
+        work: Work,
+        client: int,
+        node: int,
+        down: tuple[bytes, str],
+        told: tuple[TaskFate, ...],
     ) -> Message:
+        blob, decoded = down
         fraction = work.fractions.get(client, 1.0)
         offer = TaskOffer(
             task=work.task,
@@ -232,6 +239,7 @@ class GridRuntime:
             fraction="" if fraction == 1.0 else repr(fraction),
             broadcast=_sha256(blob),
             bytes=len(blob),
+            decoded=decoded,
             run=self._run,
             contract=self._contract,
             equipment=self._equipment,

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from anabranch.algorithms.base import Broadcast
 from anabranch.errors import AnabranchError
-from anabranch.runtimes.http.messages import checked_vectors
+from anabranch.runtimes.http.messages import checked_vectors, pack_broadcast
 from anabranch.updates.container import Buffer, parts_of, read_views
 from anabranch.updates.sections import Sections, Vector
 
-__all__ = ["FRAME", "pack_frame", "sections_beside", "unpack_frame", "vectors_digest"]
+if TYPE_CHECKING:
+    from anabranch.coordinator.runtime import Work
+
+__all__ = ["FRAME", "pack_frame", "pack_work", "sections_beside", "unpack_frame", "vectors_digest"]
 
 FRAME: Final = "downlink"
 """Name of the frame in the container; no broadcast declares a section of that name."""
+
+
+def pack_work(work: Work, sections: Sections) -> tuple[tuple[Buffer, ...], str]:
+    """What every client of a work can read, and the SHA-256 of the vectors it decodes to; that is
+    empty where it holds them as they are.
+
+    Args:
+        work: its broadcast may be empty.
+        sections: the type of a broadcast.
+    """
+    frames = work.frames
+    if frames is None or not work.broadcast:
+        return pack_broadcast(work.broadcast, sections if work.broadcast else Sections(())), ""
+    beside = sections_beside(sections, frames.names)
+    decoded = vectors_digest({name: work.broadcast[name] for name in frames.names})
+    return pack_frame(frames.whole, work.broadcast, beside), decoded
 
 
 def pack_frame(frame: bytes, broadcast: Broadcast, beside: Sections) -> tuple[Buffer, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from anabranch.client.contract import plan_of_contract
+from anabranch.client.answers import ANSWERS, Answers
+from anabranch.client.contract import check_amendment, plan_of_contract
 from anabranch.client.equipment import Equipment, build_program
+from anabranch.client.policy import Decision
 from anabranch.client.program import ClientProgram
 from anabranch.client.secure import known_by, secure_session
 from anabranch.client.task import Fate, TaskKind
@@ -28,7 +30,7 @@ from anabranch.fleet.roster import SignedRoster
 from anabranch.plan import Plan
 from anabranch.privacy.secure_aggregation.session import ClientSession
 from anabranch.runtimes.http.client.counting import Counting
-from anabranch.runtimes.http.client.joining import Place, Workplace
+from anabranch.runtimes.http.client.joining import OF_THE_LINE, Place, Workplace
 from anabranch.runtimes.http.client.line import Line, parsed
 from anabranch.runtimes.http.client.options import not_the_protocol
 from anabranch.runtimes.http.client.proving import Proving
@@ -38,8 +40,9 @@ from anabranch.runtimes.http.client.site import (
     open_site,
     public_part,
 )
+from anabranch.runtimes.http.held import HeldBroadcasts
 from anabranch.runtimes.http.memory import ClientMemory
-from anabranch.runtimes.http.messages import TaskOffer
+from anabranch.runtimes.http.messages import Acceptance, Summons, TaskOffer
 from anabranch.updates.container import Buffer, joined
 from anabranch.updates.wire import packed_parts
 
@@ -73,6 +76,7 @@ class MemberPlaces:
         directory: for memories between rounds; one folder a run.
         home: policy, log and proofs; None on loopback without identities.
         engine: how models are trained here.
+        differences: whether the coordinator sends them, so that models are kept here.
     """
 
     name: str
@@ -80,8 +84,10 @@ class MemberPlaces:
     directory: Path
     home: ClientHome | None = None
     engine: str = "auto"
+    differences: bool = True
     _runs: dict[str, _Joined] = field(default_factory=dict)
     _read: tuple[int, ...] = ()
+    _contracts: dict[str, tuple[str, Mapping[str, object]]] = field(default_factory=dict)
 
     def place(self, offer: TaskOffer, line: Line) -> Place:
         """Where a task is done, once the site agrees.
@@ -132,11 +138,20 @@ class MemberPlaces:
         return self.home.faults if self.home is not None else no_faults
 
     def told(self, task: str, fate: Fate) -> None:
-        """The coordinator told what became of a task."""
+        """The coordinator told what became of a task; its answer need not be kept any longer."""
+        for answers in self._kept():
+            answers.settled(task)
         if self.home is not None:
             self.home.gate.told(task, fate)
         if self._proving is not None:
             self._proving.told(task, fate)
+
+    def _kept(self) -> Iterator[Answers]:
+        """Of the runs of this process and of earlier ones."""
+        sealer = self.home.vault if self.home is not None else None
+        for folder in self.directory.iterdir() if self.directory.is_dir() else ():
+            if (folder / ANSWERS).is_dir():
+                yield Answers(folder, sealer)
 
     def prove(self, line: Line, *, now: bool) -> None:
         """Fetch what proves that updates counted."""
@@ -158,19 +173,50 @@ class MemberPlaces:
         found = self._runs.get(f"{offer.run}/{offer.contract}")
         if found is not None:
             return found
-        contract = json.loads(document(line, offer.contract))
-        if not isinstance(contract, dict):
-            raise not_the_protocol("its contract is not a JSON object")
-        if self.home is not None:
-            roster = self.home.roster
-            members = len(list(roster.active())) if roster is not None else 0
-            self.home.contracts.consider(contract, offer.contract, members).require()
+        contract = self._read_contract(line, offer.contract)
+        self._considered(contract, offer.contract, offer.run).require()
         plan = plan_of_contract(contract, offer.contract, str(self.data or "."))
         plan = plan.replace(runtime=plan.runtime.replace(engine=self.engine))
+        for older in [key for key in self._runs if key.startswith(f"{offer.run}/")]:
+            del self._runs[older]  # the run was amended: one workplace has its memory
         while len(self._runs) >= _RUNS:
             del self._runs[next(iter(self._runs))]
         run = self._runs[f"{offer.run}/{offer.contract}"] = _Joined(plan)
         return run
+
+    def _read_contract(self, line: Line, digest: str) -> dict[str, object]:
+        contract = json.loads(document(line, digest))
+        if not isinstance(contract, dict):
+            raise not_the_protocol("its contract is not a JSON object")
+        return contract
+
+    def _considered(self, contract: Mapping[str, object], digest: str, run: str) -> Decision:
+        """What the site's policy and its people say of a contract; without a home nobody asks."""
+        if self.home is not None:
+            roster = self.home.roster
+            members = len(list(roster.active())) if roster is not None else 0
+            return self.home.contracts.consider(contract, digest, members, run)
+        plan_of_contract(contract, digest, str(self.data or "."))
+        known = self._contracts.get(run)
+        if known is not None and known[0] != digest:
+            check_amendment(known[1], known[0], contract, digest)
+        self._contracts[run] = (digest, contract)
+        return Decision(True)
+
+    def consider(self, summons: Summons, line: Line) -> Acceptance:
+        """What this site thinks of an amended contract; why not is told, too."""
+        digest = summons.contract
+        try:
+            contract = self._read_contract(line, digest)
+            decision = self._considered(contract, digest, summons.run)
+            code, reason = decision.code, decision.reason
+        except AnabranchError as error:
+            if error.code in OF_THE_LINE:
+                raise
+            decision, code, reason = Decision(False), error.code, error.message
+        return Acceptance(
+            contract=digest, accepted=decision.accepted, code=code, reason=reason[:2000]
+        )
 
     def _prepared(self, run: _Joined, offer: TaskOffer, line: Line) -> Place:
         if run.workplace is not None and run.equipment == offer.equipment:
@@ -199,7 +245,10 @@ class MemberPlaces:
         run.memory = ClientMemory(folder, size, sealer, self._faults)
         run.equipment = offer.equipment
         session = self._session(run.plan, program, offer.run, line)
-        run.workplace = Workplace(program, data, run.memory, session)
+        once = program.private or session is not None
+        answers = Answers(self.directory / offer.run, sealer) if once else None
+        held = HeldBroadcasts.of(program, folder, sealer) if self.differences else None
+        run.workplace = Workplace(program, data, run.memory, session, answers, held)
         return run.workplace
 
     def _session(
@@ -285,6 +334,9 @@ class _Statistics:
     site: SiteData
     equipment: Equipment
 
+    def readable(self, offer: TaskOffer) -> TaskOffer:
+        return offer
+
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
     ) -> tuple[Buffer, ...]:
@@ -297,6 +349,9 @@ class _Watched:
 
     inner: Place
     home: ClientHome
+
+    def readable(self, offer: TaskOffer) -> TaskOffer:
+        return self.inner.readable(offer)
 
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""

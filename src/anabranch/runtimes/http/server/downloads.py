@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from anabranch.client.task import TaskKind
 from anabranch.coordinator.runtime import Work
-from anabranch.runtimes.http.broadcasts import pack_frame, sections_beside, vectors_digest
-from anabranch.runtimes.http.messages import TaskOffer, pack_broadcast
+from anabranch.runtimes.http.broadcasts import pack_frame, pack_work, sections_beside
+from anabranch.runtimes.http.messages import TaskOffer
 from anabranch.runtimes.http.server.shelf import Item, Shelf
 from anabranch.updates.sections import Sections
 
@@ -45,15 +44,15 @@ class Downloads:
         Raises:
             AnabranchError: AB-6xx the disk.
         """
-        frames = work.frames
-        if frames is None or not work.broadcast or work.kind is not TaskKind.TRAIN:
-            declared = sections if work.broadcast else Sections(())
-            return Downloads(shelf.put(pack_broadcast(work.broadcast, declared)))
+        parts, decoded = pack_work(work, sections)
+        common, frames = shelf.put(parts), work.frames
+        if frames is None or not decoded:
+            return Downloads(common)
         beside = sections_beside(sections, frames.names)
         wanted = set(frames.bases.values())
         return Downloads(
-            common=shelf.put(pack_frame(frames.whole, work.broadcast, beside)),
-            decoded=vectors_digest({name: work.broadcast[name] for name in frames.names}),
+            common=common,
+            decoded=decoded,
             differences={
                 version: shelf.put(pack_frame(frame, work.broadcast, beside))
                 for version, frame in frames.differences.items()

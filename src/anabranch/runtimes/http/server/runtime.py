@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.archive import UpdateArchive
@@ -14,7 +14,6 @@ from anabranch.coordinator.runtime import Fate, Outcome, Payload, Runtime, Runti
 from anabranch.fleet.roster import Roster
 from anabranch.fleet.view import FleetView
 from anabranch.runtimes.http.limits import HttpLimits
-from anabranch.runtimes.http.messages import pack_broadcast
 from anabranch.runtimes.http.reports import TaskReports
 from anabranch.runtimes.http.server.desk import Desk, RunFacts
 from anabranch.runtimes.http.server.fleet_server import FleetServer
@@ -46,6 +45,9 @@ class HttpRuntime:
     Raises:
         AnabranchError: AB-710 the address is not loopback, AB-711 it cannot be listened on.
     """
+
+    framed: Literal["differences"] = "differences"
+    """Broadcasts go down as the plan's downlink encodes them."""
 
     def __init__(
         self,
@@ -93,8 +95,7 @@ class HttpRuntime:
             return
         if work.kind is TaskKind.TRAIN:
             self._reports.given_out(work)
-        sections = self._sections if work.broadcast else Sections(())
-        self.desk.submit(work, pack_broadcast(work.broadcast, sections))
+        self.desk.submit(work, self._sections)
 
     def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
         if self._own is not None and self._own_open:
