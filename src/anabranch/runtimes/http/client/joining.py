@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from anabranch.algorithms.base import Broadcast
+from anabranch.client.answers import Answers
 from anabranch.client.execute import execute
 from anabranch.client.program import ClientProgram
 from anabranch.client.secure import broadcast_digest
@@ -18,19 +19,22 @@ from anabranch.client.task import Fate, Reply, Task, TaskKind
 from anabranch.data.federation import Examples, Federation
 from anabranch.errors import AnabranchError
 from anabranch.learners.threads import one_thread
+from anabranch.privacy.secure_aggregation.bases import Base
 from anabranch.privacy.secure_aggregation.session import ClientSession
 from anabranch.runtimes.http.client.line import GONE, Line
 from anabranch.runtimes.http.client.options import Credentials, JoinOptions, Route
+from anabranch.runtimes.http.client.receiving import NOT_HELD, received
 from anabranch.runtimes.http.client.reporting import Reporter
 from anabranch.runtimes.http.client.transfer import Traffic, download, upload
+from anabranch.runtimes.http.held import HeldBroadcasts
 from anabranch.runtimes.http.memory import ClientMemory
-from anabranch.runtimes.http.messages import Contact, Failure, TaskOffer, unpack_broadcast
-from anabranch.updates.container import Buffer
+from anabranch.runtimes.http.messages import Acceptance, Contact, Failure, Summons, TaskOffer
+from anabranch.updates.container import Buffer, joined
 from anabranch.updates.wire import packed_parts
 
-__all__ = ["OF_THE_DISK", "Attendance", "ClientData", "Workplace", "join"]
+__all__ = ["OF_THE_DISK", "OF_THE_LINE", "Attendance", "ClientData", "Workplace", "join"]
 
-_OF_THE_LINE: Final = frozenset(
+OF_THE_LINE: Final = frozenset(
     {GONE, "AB-710", "AB-712", "AB-718", "AB-719", "AB-721", "AB-731", "AB-737", "AB-738"}
     | {"AB-747", "AB-748", "AB-749", "AB-756", "AB-757", "AB-740", "AB-741"}
 )
@@ -41,7 +45,9 @@ OF_THE_DISK: Final = frozenset({"AB-602", "AB-603", "AB-613"})
 
 _DISK_SECONDS: Final = 5.0
 
-DECLINED: Final = frozenset({"AB-743", "AB-744", "AB-923", "AB-924", "AB-929"})
+DECLINED: Final = frozenset(
+    {"AB-743", "AB-744", "AB-923", "AB-924", "AB-929", "AB-979"} | {"AB-795"}
+)
 """The site's own policy or count, or a person who has not agreed yet."""
 
 
@@ -78,12 +84,21 @@ class Workplace:
         data: this client's examples.
         memory: between rounds.
         session: of secure sums, where the plan has them.
+        answers: those that must not be made twice, where secret randomness is in them.
+        held: versions of the model that are kept, where the plan sends differences.
     """
 
     program: ClientProgram
     data: ClientData
     memory: ClientMemory
     session: ClientSession | None = None
+    answers: Answers | None = None
+    held: HeldBroadcasts | None = None
+
+    def readable(self, offer: TaskOffer) -> TaskOffer:
+        """The task with a download that this client can read: the difference, or the whole."""
+        known = self.held is not None and self.held.holds(offer.base)
+        return offer if known else offer.self_contained()
 
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
@@ -91,20 +106,38 @@ class Workplace:
         """Do a task; what the client would remember is on the disk, pending, when this returns.
 
         Raises:
-            AnabranchError: the task cannot be done.
+            AnabranchError: the task cannot be done; AB-979 it was done before, otherwise.
         """
         if self.session is not None and offer.kind is TaskKind.EXCHANGE:
             return (self.session.answer(letter),)
-        broadcast = unpack_broadcast(content, self.program.broadcast_sections)
+        if self.answers is None:
+            return self._made(offer, name, content, letter)
+        return (
+            answered_once(
+                self.answers, offer, letter, lambda: self._made(offer, name, content, letter)
+            ),
+        )
+
+    def _made(
+        self, offer: TaskOffer, name: str, content: Buffer, letter: bytes
+    ) -> tuple[Buffer, ...]:
+        broadcast = received(self.program, self.held, offer, content)
         reply = self._executed(offer, name, broadcast)
         train = offer.kind is TaskKind.TRAIN
         if train and reply.memory is not None:
             self.memory.write_pending(offer.task, reply.memory)
         if self.session is not None:
             # Behind masks or not at all, whatever the coordinator asks for.
-            return (self.session.mask(letter, reply.update, broadcast_digest(broadcast)),)
+            return (self._masked(offer, reply, broadcast_digest(broadcast), letter),)
         sections = self.program.sections if train else self.program.metrics.sections()
         return packed_parts(reply.update, sections)
+
+    def _masked(self, offer: TaskOffer, reply: Reply, model: bytes, letter: bytes) -> bytes:
+        """The update behind masks, or what shows that it waits for its sum."""
+        assert self.session is not None
+        if offer.kind is TaskKind.TRAIN and self.session.holds:
+            return self.session.hold(Base(offer.task, offer.round, model), reply.update)
+        return self.session.mask(letter, reply.update, model)
 
     def _executed(self, offer: TaskOffer, name: str, broadcast: Broadcast) -> Reply:
         draw, fraction = offer.draw or offer.round, float(offer.fraction or 1.0)
@@ -114,8 +147,32 @@ class Workplace:
             return execute(self.program, task, broadcast, memory, data)
 
 
+def answered_once(
+    answers: Answers,
+    offer: TaskOffer,
+    letter: bytes,
+    make: Callable[[], tuple[Buffer, ...]],
+) -> bytes:
+    """The answer to a task: the bytes that were kept, or those that ``make`` makes, kept now.
+
+    Raises:
+        AnabranchError: AB-979 another question was answered under this task; AB-6xx they cannot be
+            kept, so nothing may leave; whatever hinders ``make``.
+    """
+    asked = offer.question().encode()
+    held = answers.recall(offer.task, asked, letter)
+    if held is None:
+        held = joined(make())
+        answers.keep(offer.task, asked, held, letter)
+    return held
+
+
 class Place(Protocol):
     """Answers the tasks of one run."""
+
+    def readable(self, offer: TaskOffer) -> TaskOffer:
+        """The task with a download that can be read here."""
+        ...
 
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
@@ -151,6 +208,10 @@ class Places(Protocol):
         """
         ...
 
+    def consider(self, summons: Summons, line: Line) -> Acceptance:
+        """What this client thinks of an amended contract."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Single:
@@ -165,10 +226,16 @@ class _Single:
         return {"": self.workplace.memory}
 
     def told(self, task: str, fate: Fate) -> None:
-        """Nobody else needs to know."""
+        """What was kept to be sent again is not needed any more."""
+        if self.workplace.answers is not None:
+            self.workplace.answers.settled(task)
 
     def prove(self, line: Line, *, now: bool) -> None:
         """Who has no home keeps no proofs."""
+
+    def consider(self, summons: Summons, line: Line) -> Acceptance:
+        """The caller built the program from one contract, and there is no other."""
+        return Acceptance(contract=summons.contract, accepted=False, code="AB-744")
 
 
 def join(
@@ -207,10 +274,14 @@ def join(
     options = options or JoinOptions()
     line = Line(url, name, options, credentials, route)
     memory = ClientMemory(directory, program.memory.size, faults=options.faults)
+    held = HeldBroadcasts.of(program, directory)
+    answers = Answers(directory) if program.private or session is not None else None
     try:
         with one_thread():
             line.hello()
-            return Attendance(line, _Single(Workplace(program, data, memory, session))).work()
+            return Attendance(
+                line, _Single(Workplace(program, data, memory, session, answers, held))
+            ).work()
     finally:
         line.close()
 
@@ -255,6 +326,8 @@ class Attendance:
             except AnabranchError as error:
                 heard = self._hampered(error, contact)
                 continue
+            for summons in contact.contracts:
+                self._answer_summons(summons)
             if contact.task is not None:
                 taken += self._do(contact.task)
             elif contact.closed:
@@ -264,6 +337,16 @@ class Attendance:
         if not options.running():
             self.places.prove(self.line, now=True)
         return taken
+
+    def _answer_summons(self, summons: Summons) -> None:
+        """Say yes or no; the coordinator asks again after a no."""
+        acceptance = self.places.consider(summons, self.line)
+        self.line.options.on_summons(summons, acceptance)
+        try:
+            self.line.accept(summons, acceptance)
+        except AnabranchError as error:
+            if error.code != "AB-717":  # the run has ended in the meantime
+                raise
 
     def once(
         self, heard: dict[str, Fate] | None = None, unresolved: tuple[str, ...] = ()
@@ -342,7 +425,7 @@ class Attendance:
         try:
             parts = self.answered(offer)
         except AnabranchError as error:
-            if error.code in _OF_THE_LINE:
+            if error.code in OF_THE_LINE:
                 raise
             self.line.options.on_trouble(error)
             self.line.report(offer, _failure(error))
@@ -368,6 +451,14 @@ class Attendance:
         self.line.options.faults.reach("task.received")
         place = self.places.place(offer, self.line)
         letter = self.line.letter(offer) if offer.letter else b""
+        try:
+            return self._made(place, place.readable(offer), letter)
+        except AnabranchError as error:
+            if error.code != NOT_HELD:
+                raise
+        return self._made(place, offer.self_contained(), letter)
+
+    def _made(self, place: Place, offer: TaskOffer, letter: bytes) -> tuple[Buffer, ...]:
         started = time.monotonic()
         content = self._content(offer)
         if offer.kind is not TaskKind.TRAIN or self._reporter is None:
@@ -377,7 +468,7 @@ class Attendance:
 
     def _content(self, offer: TaskOffer) -> Buffer:
         """What the task refers to; the last download is kept, for it may be asked again."""
-        if offer.kind is TaskKind.EXCHANGE:
+        if offer.kind in (TaskKind.EXCHANGE, TaskKind.MASK):
             return b""
         if self._down is None or self._down[0] != offer.broadcast:
             self._down = None  # the old model goes before the new one comes

@@ -12,7 +12,8 @@ import httpx
 
 from anabranch.disk import Faults, no_faults
 from anabranch.errors import AnabranchError
-from anabranch.runtimes.http.messages import TaskOffer
+from anabranch.runtimes.http.messages import Acceptance, Summons, TaskOffer
+from anabranch.runtimes.http.versions import SPOKEN, Span
 
 if TYPE_CHECKING:
     from anabranch.client.measuring import DeviceMeter
@@ -23,6 +24,10 @@ __all__ = ["Credentials", "JoinOptions", "Route", "not_the_protocol", "opened"]
 
 def _silent(offer: TaskOffer) -> None:
     """The listener of a client that nobody watches."""
+
+
+def _noted(summons: Summons, acceptance: Acceptance) -> None:
+    """The same for amended contracts."""
 
 
 def _at_ease(error: Exception) -> None:
@@ -40,9 +45,11 @@ class JoinOptions:
         on_task: told about every task before it is done.
         on_trouble: told when a task could not be done here, or an answer of the coordinator not be
             kept.
+        on_summons: told what this client answered about an amended contract.
         running: asked between tasks; false ends the client in good order.
         meter: what the client tells of its device; None tells nothing.
         faults: told about every step between a task and its acknowledgement (tests).
+        speaks: versions of the protocol; an older client speaks fewer.
     """
 
     wait: float = 20.0
@@ -50,9 +57,11 @@ class JoinOptions:
     patience: float = 300.0
     on_task: Callable[[TaskOffer], None] = _silent
     on_trouble: Callable[[Exception], None] = _at_ease
+    on_summons: Callable[[Summons, Acceptance], None] = _noted
     running: Callable[[], bool] = lambda: True
     meter: DeviceMeter | None = None
     faults: Faults = no_faults
+    speaks: Span = SPOKEN
 
 
 @dataclass(frozen=True)

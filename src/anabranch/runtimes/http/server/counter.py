@@ -21,6 +21,7 @@ from anabranch.runtimes.http.server.shelf import Shelf
 from anabranch.runtimes.http.server.spool import Spool
 from anabranch.runtimes.http.server.uploads import Uploads
 from anabranch.runtimes.http.statements import Signer
+from anabranch.runtimes.http.versions import SPOKEN, Span
 
 __all__ = ["Counter"]
 
@@ -39,6 +40,7 @@ class Counter:
         signer: the coordinator's key.
         limits: bounds.
         software: version of this package.
+        serves: versions of the protocol.
         plan_schema: of the contracts.
         fleet: its name.
         folder: roster and tokens; None where every name is believed.
@@ -60,6 +62,7 @@ class Counter:
     limits: HttpLimits
     software: str
     plan_schema: int
+    serves: Span = SPOKEN
     fleet: str = ""
     folder: FleetFolder | None = None
     proofs: dict[str, RunHeads] = field(default_factory=dict)
@@ -78,11 +81,12 @@ class Counter:
         name = request.query_params.get("client", "")
         return self.door.client(name, request.headers.get("authorization", ""))
 
-    def reader(self, request: Request) -> None:
-        """Whether the request may download; on loopback without identities everybody may.
+    def reader(self, request: Request) -> str:
+        """Who downloads; on loopback without identities everybody may, under any name or none.
 
         Raises:
             AnabranchError: AB-755, AB-756.
         """
         if self.door.identities:
-            self.client(request)
+            return self.client(request)
+        return request.query_params.get("client", "")

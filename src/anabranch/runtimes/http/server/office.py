@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from anabranch.client.task import Fate
-from anabranch.runtimes.http.messages import Contact, TaskFate, TaskOffer
+from anabranch.runtimes.http.messages import Contact, Summons, TaskFate, TaskOffer
 from anabranch.runtimes.http.server.desk import Desk
 from anabranch.runtimes.http.server.pieces import not_open
+from anabranch.runtimes.http.versions import SPOKEN, Version
 
 __all__ = ["Office", "Seen"]
 
@@ -48,7 +49,9 @@ class Office:
     def add(self, desk: Desk) -> None:
         """A run begins."""
         with self._lock:
-            self._desks = [*self._desks, desk]
+            older = [d for d in self._desks if d.closed and d.facts.run == desk.facts.run]
+            self._desks = [*(d for d in self._desks if d not in older), desk]
+            self._ended.discard(desk.facts.run)
             self._known |= set(desk.facts.names)
 
     def expect(self, names: Iterable[str]) -> None:
@@ -84,7 +87,12 @@ class Office:
         return name in self._known
 
     def contact(
-        self, name: str, heard: Sequence[str], unresolved: Iterable[str], now: float
+        self,
+        name: str,
+        heard: Sequence[str],
+        unresolved: Iterable[str],
+        now: float,
+        version: Version = SPOKEN.newest,
     ) -> Contact:
         """What there is to do and to know, from all runs.
 
@@ -93,6 +101,7 @@ class Office:
             heard: tasks whose fates arrived.
             unresolved: run and task (``RUN/TASK``) whose fate the client needs.
             now: monotonic seconds.
+            version: of the protocol that the client speaks.
         """
         seen = self.seen.setdefault(name, Seen(now))
         seen.at, seen.heard = now, seen.heard + 1
@@ -100,6 +109,8 @@ class Office:
         offer: TaskOffer | None = None
         fates: dict[str, TaskFate] = {}
         for desk in desks:
+            if desk.facts.muster is not None:
+                desk.facts.muster.speaks(name, version)
             found, told = desk.contact(name, heard)
             fates |= {fate.task: fate for fate in told}
             if offer is None and not self.draining:
@@ -117,7 +128,13 @@ class Office:
             fates=tuple(fates.values()),
             closed=closed and not desks[0].facts.run,
             again=_AGAIN_MILLISECONDS if self.draining else 0,
+            contracts=() if self.draining else _summons(desks, name),
         )
+
+    def of_run(self, run: str, name: str) -> Desk | None:
+        """The desk of a run in which the client takes part."""
+        named = (desk for desk in self._desks if desk.facts.run == run and desk.knows(name))
+        return next(named, None)
 
     def _asked(self, desks: Sequence[Desk], name: str, unresolved: Iterable[str]) -> list[TaskFate]:
         """Fates that are certain; of a run that is not carried now nothing is."""
@@ -149,3 +166,10 @@ class Office:
             if desk.holds(task, name):
                 return desk
         raise not_open(task)
+
+
+def _summons(desks: Sequence[Desk], name: str) -> tuple[Summons, ...]:
+    """Amended contracts that the client has not accepted, of the runs that are carried."""
+    musters = [desk.facts.muster for desk in desks if not desk.closed]
+    found = [muster.summons(name) for muster in musters if muster is not None]
+    return tuple(summons for summons in found if summons is not None)
