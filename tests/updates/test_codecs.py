@@ -34,6 +34,7 @@ from anabranch.updates import (
     Vector,
     Zstd,
     compile_stages,
+    zstd,
 )
 from anabranch.updates.packed import REFUSED, Reader, Writer, seal
 from anabranch.updates.rotate import LEVELS, hadamard
@@ -344,13 +345,12 @@ def test_a_flipped_bit_is_found(codec: Codec) -> None:
 
 
 def test_a_small_zstd_frame_that_grows_is_refused() -> None:
-    import zstandard
-
-    bomb = zstandard.ZstdCompressor().compress(bytes(1 << 24))
-    for content in (bomb, bomb[:-3], zstandard.ZstdCompressor().compress(bytes(399))):
+    bomb = zstd.compress(bytes(1 << 24))
+    for content in (bomb, bomb[:-3], zstd.compress(bytes(399)), zstd.compress(bytes(400))[:-3]):
         assert code_of(Zstd(), seal(Zstd.codec, 1, 100, content)) == "AB-523"
     # A size that is not named, so that it only shows while decompressing.
-    stream = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 24))
+    options = {zstd.CompressionParameter.content_size_flag: 0}
+    stream = zstd.compress(bytes(1 << 24), options=options)
     assert code_of(Zstd(), seal(Zstd.codec, 1, 100, stream)) == "AB-523"
 
 

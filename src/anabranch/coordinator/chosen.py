@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
-import zstandard
 
 from anabranch.coordinator.store import Json, StoredEvent
 from anabranch.fleet.selection import Code, CodeColumn, Reason, Selection
+from anabranch.updates.zstd import compress, decompress
 
 __all__ = ["SELECTION", "codes_of", "selection_events"]
 
@@ -46,7 +46,7 @@ def selection_events(selections: Sequence[Selection]) -> tuple[StoredEvent, ...]
 
 
 def _packed(codes: CodeColumn) -> str:
-    return b64encode(zstandard.compress(codes.astype(np.int8).tobytes(), 3)).decode()
+    return b64encode(compress(codes.astype(np.int8).tobytes(), 3)).decode()
 
 
 def codes_of(details: Mapping[str, Json]) -> CodeColumn:
@@ -59,4 +59,4 @@ def codes_of(details: Mapping[str, Json]) -> CodeColumn:
     packed = details.get("column")
     if not isinstance(packed, str):
         return np.empty(0, np.int8)
-    return np.frombuffer(zstandard.decompress(b64decode(packed)), np.int8)
+    return np.frombuffer(decompress(b64decode(packed)), np.int8)

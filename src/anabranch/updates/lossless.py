@@ -77,27 +77,27 @@ def read_packed_halves(reader: Reader, length: int) -> Vector:
 
 
 def _shuffled(values: NDArray[np.generic], dtype: str, level: int) -> bytes:
-    from zstandard import ZstdCompressor
+    from anabranch.updates.zstd import compress
 
     kind = np.dtype(dtype)
     planes = values.astype(kind).view(np.uint8).reshape(-1, kind.itemsize).T
-    return ZstdCompressor(level=level).compress(np.ascontiguousarray(planes).tobytes())
+    return compress(np.ascontiguousarray(planes).tobytes(), level)
 
 
 def _whole(reader: Reader, length: int, dtype: str) -> NDArray[np.floating]:
     """The rest of the body as exactly ``length`` finite numbers; never more memory than that."""
-    from zstandard import ZstdDecompressor, ZstdError, get_frame_parameters
+    from anabranch.updates.zstd import ZstdDecompressor, ZstdError, get_frame_info
 
     kind, content = np.dtype(dtype), reader.raw(reader.left)
     wanted = length * kind.itemsize
     try:
         # The size that the content names decides what is allocated, so it is compared first.
-        if get_frame_parameters(content).content_size != wanted:
+        if get_frame_info(content).decompressed_size != wanted:
             raise inconsistent("it decompresses to another length")
-        plain = ZstdDecompressor().decompress(content, max_output_size=wanted)
+        plain = ZstdDecompressor().decompress(content, max_length=wanted)
     except ZstdError as error:
         raise inconsistent(f"the compressor says {type(error).__name__}") from error
-    planes = np.frombuffer(plain, np.uint8).reshape(kind.itemsize, -1)
-    if planes.size != wanted:
+    if len(plain) != wanted:
         raise inconsistent("it decompresses to another length")
+    planes = np.frombuffer(plain, np.uint8).reshape(kind.itemsize, -1)
     return np.ascontiguousarray(planes.T).view(kind).ravel()
