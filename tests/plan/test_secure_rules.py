@@ -74,10 +74,20 @@ def test_vectors_without_a_largest_coordinate_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rounds", [{"count": 2, "late_window": 1}, {"asynchronous": {"buffer": 3, "concurrency": 4}}]
+    "rounds",
+    [
+        {"count": 2, "late_window": 1},
+        {"asynchronous": {"buffer": 1, "concurrency": 4}},
+        {"asynchronous": {"buffer": 3, "concurrency": 4, "rebase": True}},
+    ],
 )
-def test_tasks_that_stay_open_over_rounds_are_refused(rounds: dict[str, object]) -> None:
+def test_masks_that_would_outlive_their_sum_are_refused(rounds: dict[str, object]) -> None:
     assert codes(changed(BASE, {"rounds": rounds})) == ["AB-974"]
+
+
+def test_buffers_of_updates_that_wait_are_summed_behind_masks() -> None:
+    waiting = {"asynchronous": {"buffer": 3, "concurrency": 4}}
+    assert codes(changed(BASE, {"rounds": waiting})) == []
 
 
 def test_every_refusal_has_a_way_out_that_the_algebra_accepts() -> None:
@@ -86,7 +96,8 @@ def test_every_refusal_has_a_way_out_that_the_algebra_accepts() -> None:
         {"aggregation.weighting": {"kind": "examples"}},
         {"secure_aggregation.bound": None},
         {"rounds": {"count": 2, "late_window": 1}},
-        {"rounds": {"asynchronous": {"buffer": 3, "concurrency": 4}}},
+        {"rounds": {"asynchronous": {"buffer": 1, "concurrency": 4}}},
+        {"rounds": {"asynchronous": {"buffer": 3, "concurrency": 4, "rebase": True}}},
     ):
         plan = changed(BASE, settings)
         refusals = [r for r in judge(plan).refusals if r.code.startswith("AB-97")]

@@ -37,8 +37,10 @@ def policy_of(prepared: Prepared, *, in_time: bool) -> Policy:
     rounds, clients = prepared.plan.rounds, len(prepared.federation)
     if rounds.asynchronous is not None:
         table = rounds.asynchronous
+        # The sum of a buffer behind masks comes at once, or not at all.
+        secure = prepared.plan.secure_aggregation is not None
         return Buffered(
-            table.buffer,
+            1 if secure else table.buffer,
             table.concurrency,
             table.max_staleness,
             rounds.deadline,

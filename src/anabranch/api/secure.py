@@ -188,6 +188,7 @@ def secure_runtime(
         threads=os.cpu_count() or 1,
         open=standing is None and journal is not None,
         standing=standing or (lambda: (frozenset(), bytes(32))),
+        buffer=members if buffered else 0,
     )
     usual = inner.stage_seconds if isinstance(inner, PacesStages) else _STAGE_SECONDS
     patience = table.stage_seconds or (None if journal is None else usual)

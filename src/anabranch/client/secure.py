@@ -71,6 +71,7 @@ def terms_of(plan: Plan, program: ClientProgram) -> Terms:
         unopened=table.unopened,
         draw=table.drawn,
         hybrid=table.hybrid,
+        staleness=plan.rounds.staleness if plan.rounds.asynchronous is not None else None,
     )
 
 

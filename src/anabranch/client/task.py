@@ -18,6 +18,7 @@ class TaskKind(StrEnum):
     HOLDOUT = "holdout"  # metric sums on one shard of the coordinator's own hold-out examples
     STATISTICS = "statistics"  # sums that preprocessing is fitted on, before the first round
     EXCHANGE = "exchange"  # one message of an interactive stage; the reply is a letter
+    MASK = "mask"  # the update that the client holds, behind the masks of the letter's sum
 
 
 class Fate(StrEnum):
@@ -49,6 +50,8 @@ class Task:
         draw: the other number from which generators derive; the round in synchronous runs.
         task: names the piece of work; empty where nothing outlives the call.
         fraction: share of the planned local steps that is asked.
+        max_bytes: most bytes of the encoded update, where the coordinator says so; else the
+            client's program does.
     """
 
     kind: TaskKind
@@ -58,6 +61,7 @@ class Task:
     draw: int
     task: str = ""
     fraction: float = 1.0
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,8 @@ class Collected:
         over: nobody can be asked any more, ever: there is nothing to wait for.
         losses: mean training loss by task, where single updates are seen and carry one.
         arrived: seconds of the runtime's clock at which each outcome came.
+        strange: what came for work that is not in ``works``. While a model is measured these are
+            answers to training that is still open; in a round, repetitions and what was given up.
     """
 
     round: int
@@ -91,6 +93,7 @@ class Collected:
     individuals: dict[int, Update] = field(default_factory=dict)
     losses: dict[TaskKey, float] = field(default_factory=dict)
     arrived: dict[TaskKey, float] = field(default_factory=dict)
+    strange: list[RuntimeEvent] = field(default_factory=list)
     _opened: dict[str, OpenWork] = field(default_factory=dict)
     _waiting: dict[str, set[int]] = field(default_factory=dict)
     _took: list[float] = field(default_factory=list)
@@ -180,6 +183,7 @@ class Collected:
         What belongs to no open task (a repetition, work that was given up) changes nothing.
         """
         if event.task not in self.works:
+            self.strange.append(event)
             return
         if isinstance(event, Partial):
             self._sum.absorb(event.total)
@@ -219,8 +223,14 @@ class Collected:
             return
         if work.finest is Finest.INDIVIDUALS:
             self._note(TaskKey(work.task, client), adjusted)
-        size = len(payload.content)
-        self.finish(self._stale(Outcome(client, Fate.MERGED, bytes_up=size, task=work.task)), now)
+        made = Outcome(
+            client,
+            Fate.MERGED,
+            bytes_up=len(payload.content),
+            task=work.task,
+            coarseness=self.coarseness(update) if update.packed else None,
+        )
+        self.finish(self._stale(made), now)
 
     def _note(self, key: TaskKey, update: Update) -> None:
         if self.keep_individuals:

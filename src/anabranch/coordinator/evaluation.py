@@ -12,7 +12,7 @@ from anabranch.algorithms.base import Broadcast
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.asking import task_name
 from anabranch.coordinator.collect import Collected, collect
-from anabranch.coordinator.runtime import Runtime, Work
+from anabranch.coordinator.runtime import Runtime, RuntimeEvent, Work
 from anabranch.learners.metrics import MetricSet
 from anabranch.privacy.door import Admission, ReleaseDoor
 from anabranch.updates.sections import Sections, Update, Vector
@@ -65,6 +65,7 @@ class Evaluator:
         deadline: seconds that an evaluation waits for clients; None waits for every fate.
         run: identifier of the run; it is part of every task's name.
         scored: how clients' answers are released in a private run; None where they are counted.
+        early: answers to open training that came while a model was measured.
     """
 
     runtime: Runtime
@@ -77,6 +78,7 @@ class Evaluator:
     deadline: float | None = None
     run: str = ""
     scored: Scored | None = None
+    early: list[RuntimeEvent] = field(default_factory=list)
 
     def evaluate(self, round_: int, broadcast: Broadcast) -> Evaluation:
         """Metrics of the model in ``broadcast`` (whose other vectors are not looked at)."""
@@ -109,7 +111,9 @@ class Evaluator:
         fold = FoldPlan(sections, capacity=len(clients))
         task = task_name(self.run, kind, round_)
         work = Work(kind, round_, clients, broadcast, fold, finest, task)
-        return collect(work, self.runtime, self.name, self.deadline)
+        answers = collect(work, self.runtime, self.name, self.deadline)
+        self.early.extend(answers.strange)
+        return answers
 
     def _released(
         self, what: str, round_: int, answers: Collected, releases: list[Admission]

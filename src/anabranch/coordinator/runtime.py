@@ -9,7 +9,7 @@ processes, phones or another framework's fleet does not show here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -60,8 +60,12 @@ class Work:
             of training work of a run, equal to ``round`` in synchronous ones; 0 means the round.
         letters: bytes for single clients, each for its addressee alone (interactive stages).
         fractions: share of the planned local work for clients that are asked less than all of it.
+        update_bytes: most bytes of the encoded update of single clients, where that hangs on the
+            network that they use.
         frames: the broadcast as each client gets it, where the plan has a downlink; they decode to
             the sections of ``broadcast`` that they name.
+        sizes: bytes of the download of clients that were asked before a restart; their frames are
+            not at hand any more.
     """
 
     kind: TaskKind
@@ -74,22 +78,27 @@ class Work:
     draw: int = 0
     letters: Mapping[int, bytes] = field(default_factory=dict)
     fractions: Mapping[int, float] = field(default_factory=dict)
+    update_bytes: Mapping[int, int] = field(default_factory=dict)
     frames: Frames | None = None
+    sizes: Mapping[int, int] = field(default_factory=dict)
 
     def bytes_to(self, client: int) -> int:
         """Bytes of the broadcast to one client: of its frame, and of float32 numbers."""
+        if client in self.sizes:
+            return self.sizes[client]
         framed = self.frames.names if self.frames is not None else ()
         plain = 4 * sum(len(v) for name, v in self.broadcast.items() if name not in framed)
         return plain + (len(self.frames.frame(client)) if self.frames is not None else 0)
 
     def bytes_whole(self) -> int:
         """Bytes of the broadcast to a client that holds none of the versions it is believed to."""
-        return replace(self, clients=(-1,)).bytes_to(-1)
+        return self.bytes_to(-1)
 
     def task_of(self, client: int, name: str) -> Task:
         """What ``client``, called ``name``, is asked."""
         draw, fraction = self.draw or self.round, self.fractions.get(client, 1.0)
-        return Task(self.kind, self.round, client, name, draw, self.task, fraction)
+        most = self.update_bytes.get(client)
+        return Task(self.kind, self.round, client, name, draw, self.task, fraction, most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,7 @@ class Outcome:
         task: name of the piece of work.
         trace: what the task did to the device, where that is simulated or reported.
         bytes_down: of the broadcast that it fetched, where that is not what was meant for it.
+        coarseness: how coarsely its update is encoded, where the codec chooses that.
     """
 
     client: int
@@ -115,6 +125,7 @@ class Outcome:
     task: str = ""
     trace: TaskTrace | None = None
     bytes_down: int | None = None
+    coarseness: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

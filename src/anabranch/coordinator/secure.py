@@ -26,12 +26,16 @@ from anabranch.coordinator.runtime import (
     VirtualRuntime,
     Work,
 )
+from anabranch.coordinator.secure_buffer import HeldUpdates
 from anabranch.coordinator.secure_sum import Phase, SecureSetup, SecureSum
 from anabranch.fleet.view import FleetView
+from anabranch.privacy.secure_aggregation.bases import NO_BASES, Bases
+from anabranch.updates.total import Finest
 
 __all__ = ["SecureRuntime", "SecureVirtualRuntime", "secured"]
 
 _SUMMED = (TaskKind.TRAIN, TaskKind.EVALUATE)
+_READY = "secure.ready"
 
 
 @runtime_checkable
@@ -64,40 +68,63 @@ class SecureRuntime:
         self._until: dict[str, float] = {}
         self._trained: dict[str, str] = {}
         self._ready: list[RuntimeEvent] = []
+        self._held: HeldUpdates | None = None
+        if setup.terms.holds(TaskKind.TRAIN.value):
+            self._held = HeldUpdates(setup.run, tuple(setup.names), setup.buffer)
+
+    def begin_round(self, number: int) -> None:
+        """The version being made. A sum that the round before left open is given up."""
+        if self._held is not None:
+            self._ready += self._end_sum()
+            self._held.version, self._held.forming = number, True
 
     def submit(self, work: Work) -> None:
-        if work.kind not in _SUMMED:
-            self._inner.submit(work)
+        if work.kind is TaskKind.TRAIN and self._held is not None:
+            self._held.begin(work)
+            self._inner.submit(replace(work, finest=Finest.INDIVIDUALS))
             return
-        made = SecureSum(self._setup, work)
-        self._follow(made, work, made.begin())
+        if self._held is not None:  # the version is made, and is looked at
+            self._ready += self._end_sum()
+            self._held.forming = False
+        if work.kind in _SUMMED:
+            self._start(work, NO_BASES)
+        else:
+            self._inner.submit(work)
 
     def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
         limit = math.inf if timeout is None else self.now() + timeout
         while not self._ready:
+            self._form()
             wait = min([limit, *self._until.values()]) - self.now()
             events = self._inner.poll(max(0.0, wait) if math.isfinite(wait) else None)
             for event in events:
                 self._take(event)
             self._close_phases()
-            if self.now() >= limit or not (self._open or events):
+            busy = self._open or (self._held is not None and self._held.complete)
+            if self.now() >= limit or not (busy or events):
                 break
         ready, self._ready = self._ready, []
         return ready
 
     def abandon(self, task: str | None = None) -> Sequence[Outcome]:
         late: list[Outcome] = []
+        if self._held is not None:
+            ended = self._end_sum() if self._held.in_sum(task) else []
+            late += [outcome for outcome in ended if task in (None, outcome.task)]
+            self._ready += [outcome for outcome in ended if outcome not in late]
+            late += self._held.give_up(task)
         for made, work in list(self._open.values()):
             if task in (None, work.task):
                 self._inner.abandon(made.task)
                 self._forget(made)
-                ended = made.give_up("the round was closed")
-                late += [event for event in ended if isinstance(event, Outcome)]
+                late += made.give_up("the round was closed")
         if task is None or task not in self._trained:
             late += self._inner.abandon(task)
         return late
 
     def settle(self, task: str, fates: Mapping[int, Fate]) -> None:
+        if self._held is not None:
+            self._held.forget(task, fates)
         self._inner.settle(self._trained.pop(task, task), fates)
 
     def now(self) -> float:
@@ -117,12 +144,36 @@ class SecureRuntime:
 
     # Sums ----------------------------------------------------------------------------------
 
+    def _start(self, work: Work, bases: Bases) -> None:
+        made = SecureSum(self._setup, work, bases)
+        self._follow(made, work, made.begin())
+
+    def _form(self) -> None:
+        """Sum up what is held, as soon as enough are ready."""
+        if self._held is not None and self._held.complete:
+            number = self._setup.journal.newest(TaskKind.TRAIN.value) + 1
+            self._start(*self._held.form(number))
+
+    def _end_sum(self) -> list[Outcome]:
+        """Give up the open sum of held updates, if there is one; those not masked are kept."""
+        assert self._held is not None
+        told: list[RuntimeEvent] = []
+        for made, _ in list(self._open.values()):
+            if made.held:
+                self._inner.abandon(made.task)
+                self._forget(made)
+                again = made.unmasked()
+                told += self._held.ended(made.give_up("the round was closed"), again)
+        return [event for event in told if isinstance(event, Outcome)]
+
     def _take(self, event: RuntimeEvent) -> None:
         known = self._open.get(event.task)
-        if known is None:
-            self._ready.append(event)
-        else:
+        if known is not None:
             known[0].absorb(event)
+        elif self._held is not None and self._held.knows(event.task):
+            self._ready += self._held.take(event)
+        else:
+            self._ready.append(event)
 
     def _close_phases(self) -> None:
         for task in list(self._open):
@@ -141,11 +192,14 @@ class SecureRuntime:
     def _follow(self, made: SecureSum, work: Work, following: Work | None) -> None:
         """Ask what the sum asks next, or hand on how it ended."""
         if following is None:
-            self._ready += made.result or made.give_up("it ended without a result")
+            events = made.result or made.give_up("it ended without a result")
+            held = self._held if made.held else None
+            self._ready += events if held is None else held.ended(events)
             return
         self._open[made.task] = (made, work)
-        seconds = self._update if made.phase is Phase.UPDATE else self._stage
-        if made.phase is Phase.UPDATE:
+        trains = made.phase is Phase.UPDATE and not made.held
+        seconds = self._update if trains else self._stage
+        if trains:
             self._trained[work.task] = made.task
         if seconds is not None:
             self._until[made.task] = self.now() + seconds
@@ -157,6 +211,8 @@ class _Devices(VirtualRuntime, Protocol):
     """A runtime of simulated devices."""
 
     def view(self, now: float) -> FleetView: ...
+
+    def repeat(self, work: Work) -> None: ...
 
 
 class SecureVirtualRuntime(SecureRuntime):
@@ -171,22 +227,34 @@ class SecureVirtualRuntime(SecureRuntime):
     ) -> None:
         super().__init__(inner, setup, stage_seconds, update_seconds)
         self._virtual = inner
+        self._before: Mapping[tuple[int, int], tuple[int, float]] = {}
 
     def view(self, now: float) -> FleetView:
         """What the coordinator may know of the devices at ``now``."""
         return self._virtual.view(now)
 
     def arrays(self) -> Mapping[str, NDArray[np.generic]]:
-        """The devices' state."""
-        return self._virtual.arrays()
+        """The devices' state, and who is ready for a sum."""
+        held = {} if self._held is None else {_READY: self._held.array()}
+        return {**self._virtual.arrays(), **held}
 
     def restore(self, now: float, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on at this time of the clock."""
         self._virtual.restore(now, arrays)
+        rows = enumerate(arrays.get(_READY, np.zeros((0, 3))).tolist())
+        self._before = {(int(row[0]), int(row[1])): (place, row[2]) for place, row in rows}
 
     def resubmit(self, work: Work, at: float) -> None:
-        """Nothing stays open over rounds: a sum is made in one."""
-        self.submit(work)
+        """Updates that were held are computed again at once; the others are on their way."""
+        assert self._held is not None, "a synchronous sum does not outlive its round"
+        self._held.begin(work)
+        work = replace(work, finest=Finest.INDIVIDUALS)
+        ready = self._held.recall(work, self._before)
+        rest = tuple(client for client in work.clients if client not in ready)
+        if ready:
+            self._virtual.repeat(replace(work, clients=ready))
+        if rest:
+            self._virtual.resubmit(replace(work, clients=rest), at)
 
 
 def secured(

@@ -38,6 +38,10 @@ class SumJournal(Protocol):
         """The record of this round, if there is one."""
         ...
 
+    def newest(self, purpose: str) -> int:
+        """The round of the newest record; -1 before the first."""
+        ...
+
     def save(self, purpose: str, record: SumRecord) -> None:
         """Durable when this returns; takes the place of what was there."""
         ...
@@ -52,6 +56,10 @@ class MemorySumJournal:
     def load(self, purpose: str, round_: int) -> SumRecord | None:
         found = self._records.get(purpose)
         return found if found is not None and found.round == round_ else None
+
+    def newest(self, purpose: str) -> int:
+        found = self._records.get(purpose)
+        return -1 if found is None else found.round
 
     def save(self, purpose: str, record: SumRecord) -> None:
         self._records[purpose] = record
@@ -71,6 +79,14 @@ class FileSumJournal:
         self._directory = Path(directory)
 
     def load(self, purpose: str, round_: int) -> SumRecord | None:
+        record = self._read(purpose)
+        return record if record is not None and record.round == round_ else None
+
+    def newest(self, purpose: str) -> int:
+        record = self._read(purpose)
+        return -1 if record is None else record.round
+
+    def _read(self, purpose: str) -> SumRecord | None:
         path = self._path(purpose)
         with explained(path, "reading a secure sum"):
             if not path.exists():
@@ -84,7 +100,7 @@ class FileSumJournal:
             reader.finish()
         except AnabranchError as error:
             raise unreadable(error.message) from error
-        return record if record.round == round_ else None
+        return record
 
     def save(self, purpose: str, record: SumRecord) -> None:
         writer = Writer().raw(_MAGIC).number(record.round).number(record.attempt, 1)

@@ -25,6 +25,7 @@ from anabranch.coordinator.runtime import Outcome, Partial, Payload, RuntimeEven
 from anabranch.coordinator.secure_journal import SumJournal, SumRecord
 from anabranch.errors import AnabranchError
 from anabranch.privacy.secure_aggregation import server
+from anabranch.privacy.secure_aggregation.bases import NO_BASES, Bases
 from anabranch.privacy.secure_aggregation.checking import Checker
 from anabranch.privacy.secure_aggregation.context import RoundContext
 from anabranch.privacy.secure_aggregation.key_messages import (
@@ -89,6 +90,7 @@ class SecureSetup:
         threads: cores that take masks off.
         open: whether clients that `identity` does not know may introduce themselves.
         met: the keys of those who did.
+        buffer: updates that make a sum in asynchronous rounds (K).
     """
 
     run: str
@@ -103,6 +105,7 @@ class SecureSetup:
     threads: int = 1
     open: bool = False
     met: dict[int, bytes] = field(default_factory=dict)
+    buffer: int = 0
 
     def key(self, client: int) -> bytes | None:
         """The public key of a client; None if nobody knows it."""
@@ -115,10 +118,12 @@ class SecureSum:
     Args:
         setup: of the run.
         work: the sum that is wanted, as if in the clear.
+        bases: what the updates were made from that the clients hold already (asynchronous rounds);
+            the round of ``work`` then counts the sums.
     """
 
-    def __init__(self, setup: SecureSetup, work: Work) -> None:
-        self._setup, self._wanted = setup, work
+    def __init__(self, setup: SecureSetup, work: Work, bases: Bases = NO_BASES) -> None:
+        self._setup, self._wanted, self._bases = setup, work, bases
         self._numbers = {setup.names[client]: client for client in work.clients}
         self._fates: dict[int, Outcome] = {}
         self._seconds: dict[int, float] = {}
@@ -131,6 +136,17 @@ class SecureSum:
         self.waiting: frozenset[int] = frozenset()
         self.task = work.task
         self.result: list[RuntimeEvent] | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether the clients hold their updates already."""
+        return bool(self._bases)
+
+    def unmasked(self) -> frozenset[int]:
+        """Clients that may be in another sum: nothing was asked of them that holds their update."""
+        if self.phase >= Phase.UPDATE:
+            return frozenset()
+        return frozenset(self._wanted.clients) - self._fates.keys()
 
     @property
     def purpose(self) -> str:
@@ -215,13 +231,14 @@ class SecureSum:
                 self._drop(client, Fate.REFUSED, "not on the roster")
             else:
                 roster[setup.names[client]] = key
+        bases = self._bases.of_those(roster)
         codec = terms.codec_for(self.purpose, max(2, len(roster)))
         (entries, head), (canaries, enrolment) = setup.ledger(), setup.standing()
         return RoundContext(
             run=setup.run,
             round=work.round,
             attempt=attempt,
-            model_digest=broadcast_digest(work.broadcast),
+            model_digest=bases.model_digest if bases else broadcast_digest(work.broadcast),
             plan_digest=terms.plan_digest,
             ledger_head=head,
             roster=roster,
@@ -239,6 +256,7 @@ class SecureSum:
             ledger_length=entries,
             enrolment=enrolment,
             hybrid=terms.hybrid,
+            bases=bases,
         )
 
     def _resume(self, stored: SumRecord) -> Work | None:
@@ -327,15 +345,16 @@ class SecureSum:
         by_number = {self._numbers[name]: letter for name, letter in letters.items()}
         self._asked = tuple(client for client in wanted.clients if client in by_number)
         self.waiting = frozenset(self._asked)
-        if self.phase is Phase.UPDATE and self._attempt == 0:
+        if self.phase is Phase.UPDATE and self._attempt == 0 and not self._bases:
             self.task = wanted.task
         else:
             name = f"{wanted.task}/{self._attempt}/{self.phase.value}"
             self.task = sha256(name.encode()).hexdigest()[:32]
         update = self.phase is Phase.UPDATE
+        asked = TaskKind.MASK if self._bases else wanted.kind
         return replace(
             wanted,
-            kind=wanted.kind if update else TaskKind.EXCHANGE,
+            kind=asked if update else TaskKind.EXCHANGE,
             clients=self._asked,
             broadcast=wanted.broadcast if update else {},
             finest=Finest.INDIVIDUALS,
@@ -355,9 +374,9 @@ class SecureSum:
         return None
 
     def _fail(self, reason: str) -> None:
-        self.result = self.give_up(reason)
+        self.result = list(self.give_up(reason))
 
-    def give_up(self, reason: str) -> list[RuntimeEvent]:
+    def give_up(self, reason: str) -> list[Outcome]:
         """End the sum; everybody's outcome."""
         lost = [
             self._fates.get(client) or Outcome(client, Fate.LOST, reason, task=self._wanted.task)
@@ -373,7 +392,7 @@ class SecureSum:
         except AnabranchError as error:
             for client in inside:
                 self._fates[client] = Outcome(client, Fate.REFUSED, str(error), task=task)
-            self.result = self.give_up(error.message)
+            self.result = list(self.give_up(error.message))
             return
         wrong = {self._numbers[name] for name in state.blamed}
         for client in inside:

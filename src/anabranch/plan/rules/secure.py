@@ -112,24 +112,38 @@ def _unbounded_alternatives(plan: Plan) -> tuple[Alternative, ...]:
 
 
 def _open_over_rounds(plan: Plan) -> str | None:
-    if plan.rounds.asynchronous is not None:
-        return (
-            "rounds.asynchronous merges updates as they come, but masks cancel only among clients "
-            "that exchanged keys before they trained, and all of these must be summed together."
-        )
+    table = plan.rounds.asynchronous
     if plan.rounds.late_window:
         return (
             f"rounds.late_window is {plan.rounds.late_window}: a late update would be in a sum "
             "with clients that it shares no masks with."
         )
+    if table is None or plan.secure_aggregation is None:
+        return None
+    least = max(2, plan.secure_aggregation.minimum)
+    if table.buffer < least:
+        return (
+            f"rounds.asynchronous.buffer is {table.buffer}: sums of fewer than {least} updates are "
+            "not opened."
+        )
+    if table.rebase:
+        return (
+            "rounds.asynchronous.rebase moves each update to the current model, which needs the "
+            "single update, and behind masks nobody has it."
+        )
     return None
 
 
 def _closed_rounds(plan: Plan) -> tuple[Alternative, ...]:
-    changes: dict[str, object] = {"rounds.asynchronous": None, "rounds.late_window": None}
-    if plan.rounds.asynchronous is not None:
-        changes["rounds.cohort"] = max(2, plan.rounds.asynchronous.buffer)
-    return Alternative("close every round", changes), _IN_THE_CLEAR
+    table, secure = plan.rounds.asynchronous, plan.secure_aggregation
+    if table is None or secure is None:
+        return Alternative("close every round", {"rounds.late_window": None}), _IN_THE_CLEAR
+    least = max(2, secure.minimum)
+    changes: dict[str, object] = {"rounds.asynchronous.rebase": None, "rounds.late_window": None}
+    if table.buffer < least:
+        changes["rounds.asynchronous.buffer"] = least
+        changes["rounds.asynchronous.concurrency"] = max(least, table.concurrency)
+    return Alternative("sum up buffers of updates that wait", changes), _IN_THE_CLEAR
 
 
 def _parts_in_the_clear(plan: Plan) -> str | None:
@@ -167,7 +181,7 @@ RULES = (
     ),
     Rule(
         "AB-974",
-        "masks belong to one round",
+        "masks belong to one sum",
         ("secure_aggregation", "rounds"),
         _secure(_open_over_rounds),
         _closed_rounds,

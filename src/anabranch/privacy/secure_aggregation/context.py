@@ -13,6 +13,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from anabranch.errors import AnabranchError
+from anabranch.privacy.secure_aggregation.bases import NO_BASES, Bases
 from anabranch.privacy.secure_aggregation.fixed_point import FixedPoint
 from anabranch.privacy.secure_aggregation.primitives import DIGEST_BYTES, KEY_BYTES, digest
 from anabranch.privacy.secure_aggregation.refusals import bad_parameters, malformed
@@ -80,6 +81,8 @@ class RoundContext:
         ledger_length: entries of the ledger behind ``ledger_head``.
         enrolment: SHA-256 of the signed roster that the keys were taken from, or zeros.
         hybrid: whether ML-KEM-768 stands beside X25519 (FIPS 203).
+        bases: what each member's update was made from, in asynchronous rounds. ``round`` then
+            counts the sums, and ``model_digest`` stands for all the bases.
 
     Raises:
         AnabranchError: AB-951 if the sum could wrap around, AB-952 if a number is impossible,
@@ -107,6 +110,7 @@ class RoundContext:
     ledger_length: int = 0
     enrolment: bytes = _ZEROS
     hybrid: bool = False
+    bases: Bases = NO_BASES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roster", MappingProxyType(dict(sorted(self.roster.items()))))
@@ -209,7 +213,7 @@ class RoundContext:
         writer.number(self.encoding.bits, 1).number(self.encoding.wraps, 1).number(self.length)
         writer.number(self.minimum_survivors).number(self.complete_below)
         writer.number(self.unopened, 4).number(self.draw, 4).number(self.hybrid, 1)
-        return writer.finish()
+        return self.bases.write(writer).finish()
 
     @staticmethod
     def from_bytes(content: bytes) -> RoundContext:
@@ -231,6 +235,7 @@ class RoundContext:
         bits, wraps, length = reader.number(1), reader.number(1), reader.number()
         minimum, complete = reader.number(), reader.number()
         unopened, draw, hybrid = reader.number(4), reader.number(4), reader.number(1)
+        bases = Bases.read(reader)
         reader.finish()
         made = RoundContext(
             run=run,
@@ -254,6 +259,7 @@ class RoundContext:
             ledger_length=entries,
             enrolment=enrolment,
             hybrid=bool(hybrid),
+            bases=bases,
         )
         if made.to_bytes() != content:
             raise malformed("a context is not in its canonical form")
@@ -287,6 +293,10 @@ def _check_numbers(context: RoundContext) -> None:
         )
     if min(context.unopened, context.draw) < 0 or not context.canaries <= set(context.roster):
         raise bad_parameters("Canaries are on the roster; closed nonces and draws count from 0.")
+    if context.bases and set(context.bases.of) != set(context.roster):
+        raise bad_parameters("A sum of updates that were held names the base of every member.")
+    if context.bases and context.model_digest != context.bases.model_digest:
+        raise bad_parameters("The digest of the models is not that of the bases.")
     if context.complete_below < COMPLETE_BELOW:
         raise bad_parameters(f"The graph is complete below {COMPLETE_BELOW} clients, or more.")
     if context.minimum_survivors < 2:

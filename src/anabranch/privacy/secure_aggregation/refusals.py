@@ -15,6 +15,7 @@ __all__ = [
     "key_list_refused",
     "malformed",
     "no_session",
+    "not_held",
     "nonces_refused",
     "older",
     "roster_refused",
@@ -172,4 +173,15 @@ def no_session(sender: str) -> AnabranchError:
         fix="nothing has to be mended: a client that lost its state counts as dropped and takes "
         "part in the next round.",
         kept="Nothing was revealed.",
+    )
+
+
+def not_held(why: str) -> AnabranchError:
+    """A sum over an update that the client does not have, or gave away."""
+    return AnabranchError(
+        "AB-979",
+        f"The sum is not over an update that this client holds: {why}.",
+        fix="nothing at the client: it is asked to train again. If this is said often, the "
+        "coordinator and its clients do not agree on what was asked; compare their logs.",
+        kept=_KEPT,
     )

@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from anabranch.aggregation.staleness import damped
 from anabranch.privacy.secure_aggregation import client
+from anabranch.privacy.secure_aggregation.bases import Base
 from anabranch.privacy.secure_aggregation.checking import Checker
 from anabranch.privacy.secure_aggregation.client_states import ClientState, Done
 from anabranch.privacy.secure_aggregation.context import RoundContext
+from anabranch.privacy.secure_aggregation.held import Held
 from anabranch.privacy.secure_aggregation.key_messages import (
     Hello,
     Introduction,
@@ -30,17 +33,19 @@ from anabranch.privacy.secure_aggregation.messages import (
     SurvivorSet,
     UnmaskRequest,
 )
-from anabranch.privacy.secure_aggregation.primitives import Entropy, public_identity
+from anabranch.privacy.secure_aggregation.primitives import KEY_BYTES, Entropy, public_identity
 from anabranch.privacy.secure_aggregation.refusals import (
     invitation_refused,
     malformed,
     no_session,
+    not_held,
     older,
     roster_refused,
 )
 from anabranch.privacy.secure_aggregation.remembered import Remembered, Track
-from anabranch.privacy.secure_aggregation.terms import Known, Terms
+from anabranch.privacy.secure_aggregation.terms import HELD_PURPOSE, Known, Terms
 from anabranch.updates.sections import Update
+from anabranch.updates.wire import pack, unpack
 
 __all__ = ["ClientSession", "Keeper", "MemoryKeeper"]
 
@@ -59,18 +64,33 @@ class Keeper(Protocol):
         """Durable when this returns."""
         ...
 
+    def held(self) -> Held | None:
+        """The update that waits for its sum, or that went into one."""
+        ...
+
+    def hold(self, held: Held) -> None:
+        """Takes the place of an older one; durable when this returns."""
+        ...
+
 
 class MemoryKeeper:
     """Keeps it in this process: for simulated clients, which end with it."""
 
     def __init__(self) -> None:
-        self._held = Remembered()
+        self._remembered = Remembered()
+        self._held: Held | None = None
 
     def load(self) -> Remembered:
-        return self._held
+        return self._remembered
 
     def save(self, remembered: Remembered) -> None:
-        self._held = remembered
+        self._remembered = remembered
+
+    def held(self) -> Held | None:
+        return self._held
+
+    def hold(self, held: Held) -> None:
+        self._held = held
 
 
 class ClientSession:
@@ -151,6 +171,58 @@ class ClientSession:
         self._save(remembered, key, replace(track, state=after))
         return sent.to_bytes()
 
+    # Updates that wait for their sum ---------------------------------------------------------
+
+    @property
+    def holds(self) -> bool:
+        """Whether updates wait at the client until a sum is formed (asynchronous rounds)."""
+        return self._terms.holds(HELD_PURPOSE)
+
+    def hold(self, base: Base, update: Update) -> bytes:
+        """Keep an update; what the coordinator is shown is a commitment to it.
+
+        Raises:
+            AnabranchError: AB-979 the update of this task was masked already.
+        """
+        before = self._keeper.held()
+        if before is not None and before.base.task == base.task and not before.content:
+            raise not_held("the update of this task went behind masks already")
+        sections = self._terms.shapes[HELD_PURPOSE].sections
+        held = Held(base, self._entropy(KEY_BYTES), pack(update, sections))
+        self._keeper.hold(held)
+        return held.commitment
+
+    def mask_held(self, letter: bytes) -> bytes:
+        """The held update behind masks, damped by its staleness: once, and in one sum.
+
+        Raises:
+            AnabranchError: as `mask`; AB-979 nothing is held that the sum is about.
+        """
+        delivery = ShareDelivery.from_bytes(letter)
+        _, track = self._track(self._keeper.load(), delivery.context)
+        context = _context_of(track.state)
+        if context is None:
+            raise no_session(self.name)
+        held = self._held_for(context)
+        update = unpack(held.content, self._terms.shapes[HELD_PURPOSE].sections, self.name)
+        assert self._terms.staleness is not None
+        factor = self._terms.staleness.factor(context.bases.staleness(self.name))
+        update = damped(update, factor, self._terms.shapes[HELD_PURPOSE].sections)
+        # Before the masked vector exists: a crash in between loses the update, and shows nothing.
+        self._keeper.hold(replace(held, content=b""))
+        return self.mask(letter, update, context.model_digest)
+
+    def _held_for(self, context: RoundContext) -> Held:
+        """The update that a sum is about."""
+        held, base = self._keeper.held(), context.bases.of.get(self.name)
+        if held is None or base is None:
+            raise not_held("nothing is held")
+        if held.base != base:
+            raise not_held("the sum names another task, version or model than the update has")
+        if not held.content:
+            raise not_held("the update of this task went behind masks already")
+        return held
+
     # One letter ----------------------------------------------------------------------------
 
     def _introduce(self, asked: Hello) -> Message:
@@ -163,10 +235,12 @@ class ClientSession:
         if context.digest != invitation.context:
             raise malformed("an invitation names another context")
         self._terms.check(context)
+        if context.bases:
+            self._held_for(context)
         remembered = self._keeper.load()
         key = (context.run, context.purpose)
         track = remembered.tracks.get(key, Track())
-        _check_newer(track, context)
+        _check_newer(track, context, self._model_of(context))
         pins = self._pinned(remembered.pins, context)
         state, advert = client.begin(context, self.name, self._identity, entropy=self._entropy)
         joined = replace(
@@ -177,7 +251,7 @@ class ClientSession:
             ledger_head=context.ledger_head,
             state=state,
             context=context.digest,
-            model=context.model_digest,
+            model=self._model_of(context),
         )
         self._save(replace(remembered, pins=pins), key, joined)
         return advert
@@ -212,6 +286,11 @@ class ClientSession:
         return client.reveal(state, asked, check=check)
 
     # What is remembered --------------------------------------------------------------------
+
+    def _model_of(self, context: RoundContext) -> bytes:
+        """Digest of the model that this client's update was made from."""
+        own = context.bases.of.get(self.name)
+        return context.model_digest if own is None else own.model
 
     def _track(self, remembered: Remembered, context: bytes) -> tuple[tuple[str, str], Track]:
         for key, track in remembered.tracks.items():
@@ -262,14 +341,14 @@ _LETTERS: Mapping[int, type[Message]] = {
 }
 
 
-def _check_newer(track: Track, context: RoundContext) -> None:
+def _check_newer(track: Track, context: RoundContext, model: bytes) -> None:
     now, before = (context.round, context.attempt), (track.round, track.attempt)
     if now <= before:
         raise older(
             f"round {context.round}, attempt {context.attempt} is not after round {track.round}, "
             f"attempt {track.attempt}"
         )
-    if context.model_digest in track.opened:
+    if model in track.opened:
         raise older("a sum over this model was opened before")
     if context.ledger_length < track.ledger_length:
         raise older(

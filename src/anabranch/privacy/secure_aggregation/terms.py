@@ -6,12 +6,16 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from anabranch.aggregation.staleness import Staleness
 from anabranch.privacy.secure_aggregation.context import RoundContext
 from anabranch.privacy.secure_aggregation.refusals import invitation_refused
 from anabranch.privacy.secure_aggregation.section_codec import SectionCodec
 from anabranch.updates.sections import Sections
 
-__all__ = ["Known", "Shape", "Terms"]
+__all__ = ["HELD_PURPOSE", "Known", "Shape", "Terms"]
+
+HELD_PURPOSE = "train"
+"""What clients hold until a sum is formed: updates. Evaluations are summed in one round."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Terms:
         corrupt_share, dropout_share: of those asked.
         minimum: fewest survivors that a client accepts.
         complete_below, attempts, unopened, draw, hybrid: see ``RoundContext``.
+        staleness: how much an update of an older model counts, where rounds are asynchronous:
+            updates are then held at the client until a sum is formed. None in synchronous rounds.
     """
 
     plan_digest: bytes
@@ -58,6 +64,11 @@ class Terms:
     unopened: int = 0
     draw: int = 0
     hybrid: bool = False
+    staleness: Staleness | None = None
+
+    def holds(self, purpose: str) -> bool:
+        """Whether updates of this purpose wait at the client for their sum."""
+        return self.staleness is not None and purpose == HELD_PURPOSE
 
     def codec_for(self, purpose: str, clients: int) -> SectionCodec:
         """Lanes for sums over at most ``clients`` updates.
@@ -107,6 +118,8 @@ class Terms:
         for found, expected, what in wanted:
             if found != expected:
                 raise invitation_refused(f"its {what} is not the plan's")
+        if bool(context.bases) != self.holds(context.purpose):
+            raise invitation_refused("the plan's rounds are of the other kind (asynchronous?)")
         if context.minimum_survivors < self.minimum:
             raise invitation_refused(
                 f"it opens sums of {context.minimum_survivors} clients, the plan {self.minimum}"

@@ -21,6 +21,7 @@ from anabranch.coordinator.runtime import (
     Work,
 )
 from anabranch.errors import AnabranchError
+from anabranch.privacy.secure_aggregation.bases import Base
 from anabranch.privacy.secure_aggregation.checking import SharedChecker
 from anabranch.privacy.secure_aggregation.primitives import Entropy
 from anabranch.privacy.secure_aggregation.session import ClientSession, MemoryKeeper
@@ -85,10 +86,11 @@ class SecureSimulation:
         self._masked: dict[str, tuple[Work, bytes]] = {}
 
     def submit(self, work: Work) -> None:
-        if work.kind is TaskKind.EXCHANGE:
+        if work.kind in (TaskKind.EXCHANGE, TaskKind.MASK):
             self._letters.append(work)
             return
-        if work.letters:
+        held = self._members.terms.holds(work.kind.value)
+        if work.letters or held:
             self._masked[work.task] = (work, broadcast_digest(work.broadcast))
         self._inner.submit(replace(work, letters={}))
 
@@ -100,7 +102,10 @@ class SecureSimulation:
         for event in self._inner.poll(timeout):
             known = self._masked.get(event.task)
             if isinstance(event, Payload) and known is not None:
-                events.append(self._mask(event, *known))
+                work, digest = known
+                hold = not work.letters
+                behind = self._hold(event, work, digest) if hold else self._mask(event, *known)
+                events.append(behind)
             else:
                 events.append(event)
         return events
@@ -125,7 +130,9 @@ class SecureSimulation:
     def _answer(self, work: Work, client: int) -> list[RuntimeEvent]:
         started = self._clock()
         try:
-            content = self._members.session(client).answer(work.letters[client])
+            session, letter = self._members.session(client), work.letters[client]
+            mask = work.kind is TaskKind.MASK
+            content = session.mask_held(letter) if mask else session.answer(letter)
         except AnabranchError as error:
             return [Outcome(client, Fate.DECLINED, str(error), task=work.task)]
         seconds, size = self._clock() - started, len(content)
@@ -133,6 +140,17 @@ class SecureSimulation:
             Payload(client, content, work.task),
             Outcome(client, Fate.MERGED, "", seconds, size, work.task),
         ]
+
+    def _hold(self, payload: Payload, work: Work, digest: bytes) -> RuntimeEvent:
+        """The client keeps its update until a sum is formed, and shows that it has trained."""
+        client, name = payload.client, self._members.names[payload.client]
+        base = Base(work.task, work.round, digest)
+        try:
+            update = unpack(payload.content, work.fold.sections, name)
+            shown = self._members.session(client).hold(base, update)
+        except AnabranchError as error:
+            return Outcome(client, Fate.REFUSED, str(error), task=work.task)
+        return Payload(client, shown, work.task)
 
     def _mask(self, payload: Payload, work: Work, digest: bytes) -> RuntimeEvent:
         client, name = payload.client, self._members.names[payload.client]

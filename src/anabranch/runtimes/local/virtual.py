@@ -36,8 +36,8 @@ from anabranch.updates.total import Finest
 __all__ = ["DeviceRuntime", "broadcast_bytes"]
 
 _TRAINED, _DONE, _LOST = 0, 1, 2
-_DEVICE_WORK = (TaskKind.TRAIN, TaskKind.EXCHANGE)
-_STATE = "devices."
+_DEVICE_WORK = (TaskKind.TRAIN, TaskKind.EXCHANGE, TaskKind.MASK)
+_STATE, _HOLDING = "devices.", "holding"
 _FAILURE_BYTES = 1000.0
 """Bytes of a message that says that a client failed."""
 
@@ -87,6 +87,8 @@ class DeviceRuntime:
         bytes_down: of the download of each client of a work.
         batch: clients that the inner runtime is asked for at once.
         memory: bytes that training needs; a device with less loses its task.
+        frozen: bytes of the part of the model that never changes: downloaded once by each device,
+            with its first task.
     """
 
     def __init__(
@@ -98,11 +100,13 @@ class DeviceRuntime:
         bytes_down: Callable[[Work], NDArray[np.float64]] = broadcast_bytes,
         batch: int = 8,
         memory: float = 0.0,
+        frozen: float = 0.0,
     ) -> None:
         self._inner, self._fleet = inner, fleet
         self._flops, self._examples = flops, examples
         self._bytes_down, self._batch = bytes_down, batch
-        self._memory = memory
+        self._memory, self._frozen = memory, frozen
+        self._holding = np.zeros(len(fleet), np.bool_)
         self._agenda = Agenda()
         self._groups: dict[str, _Group] = {}
         self._places: dict[int, tuple[str, int]] = {}
@@ -123,12 +127,16 @@ class DeviceRuntime:
         if work.kind in _DEVICE_WORK:
             self._begin(work, self._now)
         else:
-            self._aside[work.task] = set(work.clients)
-            self._inner.submit(work)
+            self.repeat(work)
 
     def resubmit(self, work: Work, at: float) -> None:
         """Work of before a restart: everything happens to it as it would have."""
         self._begin(work, at)
+
+    def repeat(self, work: Work) -> None:
+        """Compute again what was computed before a restart: it takes no time and no energy."""
+        self._aside[work.task] = set(work.clients)
+        self._inner.submit(work)
 
     def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
         """What happens next, advancing the clock by at most ``timeout`` virtual seconds.
@@ -169,13 +177,15 @@ class DeviceRuntime:
     # What a resumed run needs ----------------------------------------------------------------
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The devices' state: batteries and data budgets."""
-        return {_STATE + name: array for name, array in self._fleet.arrays().items()}
+        """The devices' state: batteries, data budgets, who holds the frozen part of the model."""
+        holding = {_HOLDING: self._holding.copy()} if self._frozen else {}
+        return {_STATE + name: array for name, array in (self._fleet.arrays() | holding).items()}
 
     def restore(self, now: float, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on at ``now`` with the devices' state of that time; without arrays, from the start."""
         self._now = now
         own = {k.removeprefix(_STATE): v for k, v in arrays.items() if k.startswith(_STATE)}
+        self._holding = own.pop(_HOLDING, np.zeros(len(self._fleet))).astype(np.bool_)
         if own:
             self._fleet.restore(own)
 
@@ -191,7 +201,7 @@ class DeviceRuntime:
             at,
             work.draw or work.round,
             self._flops[rows] * fractions * training,
-            self._bytes_down(work) * training + letters,
+            (self._bytes_down(work) + self._frozen * ~self._holding[rows]) * training + letters,
             f"device-{work.kind.value}",
         )
         latest = begun.asked + self._fleet.settings.task_seconds
@@ -258,12 +268,16 @@ class DeviceRuntime:
         carried = begun.carried if ended is None else begun.carried + ended.carried
         powered = bool(self._fleet.charge(begun, spent, carried, self._now)[0])
         trace = self._trace(group, row, begun, ended, spent)
+        fetched = self._fetched(group.work, begun)
         self._close(group, row)
         seconds = self._now - float(begun.asked[0])
         if lost or not powered or answer is None:
             why = "its battery ran empty" if not powered else "no answer: the device went away"
-            return [Outcome(client, Fate.LOST, why, seconds, 0, group.work.task, trace)]
-        outcome = replace(answer, seconds=seconds, task=group.work.task, trace=trace)
+            task = group.work.task
+            return [Outcome(client, Fate.LOST, why, seconds, 0, task, trace, fetched)]
+        outcome = replace(
+            answer, seconds=seconds, task=group.work.task, trace=trace, bytes_down=fetched
+        )
         if payload is None:
             return [outcome]
         return [replace(payload, task=group.work.task), outcome]
@@ -289,8 +303,16 @@ class DeviceRuntime:
             seconds = self._now - float(one.asked[0])
             client, name = group.work.clients[row], group.work.task
             why = f"no answer after {seconds:.3g} s of virtual time"
-            late.append(Outcome(client, Fate.TOO_LATE, why, seconds, 0, name, trace))
+            fetched = self._fetched(group.work, one)
+            late.append(Outcome(client, Fate.TOO_LATE, why, seconds, 0, name, trace, fetched))
         return late
+
+    def _fetched(self, work: Work, begun: Begun) -> int | None:
+        """Bytes of one client's download where the frozen part was in it; it is kept once whole."""
+        if not self._frozen or work.kind is not TaskKind.TRAIN:
+            return None
+        self._holding[begun.rows] |= begun.downloaded <= self._now
+        return round(float(begun.bytes_down[0]))
 
     def _trace(
         self, group: _Group, row: int, begun: Begun, ended: Ended | None, spent: Column

@@ -22,7 +22,12 @@ from anabranch.learners.threads import one_thread
 from anabranch.privacy.secure_aggregation.bases import Base
 from anabranch.privacy.secure_aggregation.session import ClientSession
 from anabranch.runtimes.http.client.line import GONE, Line
-from anabranch.runtimes.http.client.options import Credentials, JoinOptions, Route
+from anabranch.runtimes.http.client.options import (
+    Credentials,
+    JoinOptions,
+    Route,
+    not_the_protocol,
+)
 from anabranch.runtimes.http.client.receiving import NOT_HELD, received
 from anabranch.runtimes.http.client.reporting import Reporter
 from anabranch.runtimes.http.client.transfer import Traffic, download, upload
@@ -110,6 +115,8 @@ class Workplace:
         """
         if self.session is not None and offer.kind is TaskKind.EXCHANGE:
             return (self.session.answer(letter),)
+        if offer.kind is TaskKind.HOLDOUT:  # about examples of the coordinator, never of a client
+            raise not_the_protocol("it asks a client for its hold-out examples")
         if self.answers is None:
             return self._made(offer, name, content, letter)
         return (
@@ -129,7 +136,7 @@ class Workplace:
         if self.session is not None:
             # Behind masks or not at all, whatever the coordinator asks for.
             return (self._masked(offer, reply, broadcast_digest(broadcast), letter),)
-        sections = self.program.sections if train else self.program.metrics.sections()
+        sections = self.program.sections if train else self.program.evaluation_sections
         return packed_parts(reply.update, sections)
 
     def _masked(self, offer: TaskOffer, reply: Reply, model: bytes, letter: bytes) -> bytes:

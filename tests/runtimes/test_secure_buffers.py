@@ -1,0 +1,238 @@
+"""Asynchronous rounds behind masks: updates wait at their clients until a sum is formed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from anabranch.aggregation.fold import Accumulator, FoldPlan
+from anabranch.aggregation.staleness import PolynomialStaleness, damped
+from anabranch.api.conduct import conduct, new_record
+from anabranch.api.prepare import Prepared, prepare
+from anabranch.api.run import Run
+from anabranch.api.secure import secure_runtime
+from anabranch.client.secure import broadcast_digest, terms_of
+from anabranch.client.task import Fate, TaskKind
+from anabranch.coordinator.events import Event
+from anabranch.coordinator.runtime import Outcome, Partial, Payload, RuntimeEvent, Work
+from anabranch.coordinator.secure import SecureRuntime
+from anabranch.coordinator.store import Store
+from anabranch.data.federation import Federation
+from anabranch.errors import AnabranchError
+from anabranch.plan import Plan
+from anabranch.privacy.secure_aggregation.bases import Base, Bases
+from anabranch.runtimes.local import InlineRuntime
+from anabranch.runtimes.local.secured import SecureSimulation, SimulatedMembers
+from anabranch.updates.sections import Update
+from anabranch.updates.wire import unpack
+
+NAMES = tuple("abcdefghij")
+BUFFER = 6
+TABLES: dict[str, object] = {
+    "name": "waiting",
+    "seed": 5,
+    "data": {"source": "arrays"},
+    "model": {"name": "logistic"},
+    "local": {"batch_size": 4, "epochs": 1, "learning_rate": 0.1},
+    "aggregation": {"weighting": {"kind": "examples", "cap": 100}},
+    "rounds": {"count": 4, "asynchronous": {"buffer": BUFFER, "concurrency": 8}},
+    "evaluation": {"on": "both"},
+    "runtime": {"kind": "inline", "engine": "numpy"},
+    "secure_aggregation": {"bits": 64, "bound": 4.0},
+}
+ROOT = PolynomialStaleness(exponent=0.5)
+
+
+def prepared(**tables: object) -> Prepared:
+    draw = np.random.default_rng(3)
+    clients = {}
+    for client, name in enumerate(NAMES):
+        x = draw.normal(size=(10 + 4 * client, 5)).astype(np.float32)
+        clients[name] = (x, (np.arange(len(x)) % 3).astype(np.int64))
+    federation = Federation.from_arrays(clients, test=clients, holdout=clients["a"])
+    return prepare(Plan.model_validate({**TABLES, **tables}), federation)
+
+
+def silent(event: Event) -> None:
+    """Nobody listens."""
+
+
+def simulated(made: Prepared, path: Path) -> Run:
+    with Store.open(path) as store:
+        run = store.create_run(new_record(made))
+        return conduct(made, store, run, silent)
+
+
+class Recording(InlineRuntime):
+    """Keeps a copy of what clients compute, before it goes behind masks."""
+
+    updates: dict[tuple[str, int], bytes]
+
+    def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
+        events = super().poll(timeout)
+        for event in events:
+            if isinstance(event, Payload):
+                self.updates[event.task, event.client] = bytes(event.content)
+        return events
+
+
+@dataclass
+class Sums:
+    """A secure runtime of simulated clients, asked without the loop."""
+
+    made: Prepared = field(default_factory=prepared)
+
+    def __post_init__(self) -> None:
+        program = self.made.program
+        terms = terms_of(self.made.plan, program)
+        self.members = SimulatedMembers(self.made.federation.names, terms, os.urandom)
+        self.inner = Recording(self.made.simulant(None))
+        self.inner.updates = {}
+        simulation = SecureSimulation(self.inner, self.members)
+        self.runtime: SecureRuntime = secure_runtime(
+            self.made, "run", simulation, self.members.identity, None
+        )
+        self.fold = FoldPlan(program.sections, len(NAMES))
+        self.model = program.base[: program.dim].copy()
+
+    def train(self, version: int, *clients: int, shift: float = 0.0) -> Work:
+        name = f"{version:016x}{clients[0]:016x}"
+        broadcast = {"model": self.model + np.float32(shift)}
+        work = Work(TaskKind.TRAIN, version, clients, broadcast, self.fold, task=name, draw=version)
+        self.runtime.submit(work)
+        return work
+
+    def until_something(self) -> tuple[list[Partial], list[Outcome]]:
+        events = self.runtime.poll(0.0)
+        for _ in range(200):
+            if events:
+                break
+            events = self.runtime.poll(0.0)
+        sums = [event for event in events if isinstance(event, Partial)]
+        return sums, [event for event in events if isinstance(event, Outcome)]
+
+    def expected(self, version: int, works: Sequence[Work]) -> NDArray[np.float64]:
+        """The fold in the clear of the updates, damped by how stale each is."""
+        alone = Accumulator(self.fold)
+        for work in works:
+            for client in work.clients:
+                content = self.inner.updates[work.task, client]
+                update = unpack(content, self.fold.sections, NAMES[client])
+                factor = ROOT.factor(version - work.round)
+                alone.add(damped(update, factor, self.fold.sections), NAMES[client])
+        total: NDArray[np.float64] = alone.total().sums["delta"]
+        return total
+
+
+def test_the_sum_is_the_clear_fold_of_updates_damped_by_their_staleness() -> None:
+    sums = Sums()
+    works = [sums.train(1, 0, 1), sums.train(2, 2, 3, shift=0.5), sums.train(4, 4, 5, shift=1.0)]
+    sums.runtime.begin_round(4)
+    (partial,), outcomes = sums.until_something()
+    assert set(partial.clients) == set(range(BUFFER))
+    assert {o.fate for o in outcomes} == {Fate.MERGED}
+    assert {(o.task, o.client) for o in outcomes} == {(w.task, c) for w in works for c in w.clients}
+    assert np.array_equal(partial.total.sums["delta"], sums.expected(4, works))
+    fresh = sums.expected(4, [replace(work, round=4) for work in works if work.round == 4])
+    assert not np.array_equal(partial.total.sums["delta"], fresh)
+
+
+def test_a_whole_run_counts_late_updates_and_repeats_itself(tmp_path: Path) -> None:
+    first = simulated(prepared(), tmp_path / "first")
+    second = simulated(prepared(), tmp_path / "second")
+    assert first.status == "complete"
+    mine, theirs = first.parameters(), second.parameters()
+    assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
+    fates = [record.client_columns["fate"] for record in first.history if record.round]
+    merged = (Fate.MERGED.value, Fate.MERGED_LATE.value)
+    assert [sum(fate in merged for fate in listed) for listed in fates] == [BUFFER] * 4
+    assert any(Fate.MERGED_LATE.value in listed for listed in fates)
+
+
+def test_one_version_gives_one_sum_and_the_rest_waits_for_the_next() -> None:
+    sums = Sums()
+    first = sums.train(1, *range(8))
+    sums.runtime.begin_round(1)
+    (partial,), outcomes = sums.until_something()
+    assert len(partial.clients) == len(outcomes) == BUFFER
+    more = sums.train(2, 8, 9, 0, 1, shift=0.5)
+    assert sums.until_something() == ([], [])  # this version has its sum
+    sums.runtime.begin_round(2)
+    (partial,), outcomes = sums.until_something()
+    # Those who have waited longest come first.
+    assert {(o.task, o.client) for o in outcomes} >= {(first.task, 6), (first.task, 7)}
+    assert sum(o.task == more.task for o in outcomes) == BUFFER - 2
+
+
+def test_work_that_is_given_up_leaves_no_update_behind() -> None:
+    sums = Sums()
+    old = sums.train(1, 0, 1, 2)
+    sums.runtime.begin_round(1)
+    assert sums.until_something() == ([], [])
+    late = sums.runtime.abandon(old.task)
+    assert {(o.client, o.fate) for o in late} == {(c, Fate.TOO_LATE) for c in (0, 1, 2)}
+    new = sums.train(2, 3, 4, 5, 6, 7, 8)
+    sums.runtime.begin_round(2)
+    (partial,), _ = sums.until_something()
+    assert set(partial.clients) == set(new.clients)
+
+
+def update(sums: Sums, client: int) -> Update:
+    content = next(v for (_, c), v in sums.inner.updates.items() if c == client)
+    return unpack(content, sums.fold.sections, NAMES[client])
+
+
+def test_an_update_goes_behind_masks_once() -> None:
+    sums = Sums()
+    work = sums.train(1, *range(BUFFER))
+    sums.runtime.begin_round(1)
+    assert sums.until_something()[0]
+    session = sums.members.session(0)
+    base = Base(work.task, 1, broadcast_digest(work.broadcast))
+    with pytest.raises(AnabranchError, match="AB-979"):
+        session.hold(base, update(sums, 0))  # the same task once more, after a restart perhaps
+
+
+def test_a_model_that_was_summed_up_is_not_summed_up_again() -> None:
+    """A coordinator that goes back asks for the same model under another name of the task."""
+    sums = Sums()
+    sums.train(1, *range(BUFFER))
+    sums.runtime.begin_round(1)
+    assert sums.until_something()[0]
+    again = Work(
+        TaskKind.TRAIN, 1, tuple(range(BUFFER)), {"model": sums.model}, sums.fold, task="f" * 32
+    )
+    sums.runtime.submit(again)
+    sums.runtime.begin_round(1)
+    partials, outcomes = sums.until_something()
+    assert not partials
+    assert all("AB-967" in o.detail for o in outcomes)
+    assert len(outcomes) == BUFFER
+
+
+def test_one_version_can_not_be_shown_as_two_models() -> None:
+    one, two = Base("0" * 32, 3, bytes(32)), Base("1" * 32, 3, b"\1" * 32)
+    with pytest.raises(AnabranchError, match="AB-952"):
+        Bases(4, {"a": one, "b": two})
+    with pytest.raises(AnabranchError, match="AB-952"):
+        Bases(2, {"a": one})
+
+
+def test_a_client_refuses_a_sum_that_names_another_base_than_its_update_has() -> None:
+    sums = Sums()
+    work = sums.train(1, *range(BUFFER))
+    told = replace(work, broadcast={"model": sums.model + np.float32(1)})
+    sums.runtime.begin_round(1)
+    # The coordinator shows a model that nobody trained from.
+    assert sums.runtime._held is not None
+    sums.runtime._held._digests[work.task] = broadcast_digest(told.broadcast)
+    partials, outcomes = sums.until_something()
+    assert not partials
+    assert outcomes
+    assert all("AB-979" in o.detail or o.fate is Fate.LOST for o in outcomes)
