@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+
+from pydantic import ValidationError
 
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
+from anabranch.plan.amend import AMENDMENT, amendment_of, beyond, differences
 from anabranch.plan.contract import contract_digest
 from anabranch.plan.document import PlanDocument
 from anabranch.plan.load import plan_of
 from anabranch.plan.migrate import migrate
 
-__all__ = ["amendments", "plan_of_contract"]
+__all__ = ["amendments", "check_amendment", "plan_of_contract"]
 
 
 def plan_of_contract(contract: Mapping[str, object], digest: str, path: str = ".") -> Plan:
@@ -29,14 +32,17 @@ def plan_of_contract(contract: Mapping[str, object], digest: str, path: str = ".
     """
     if contract_digest(contract) != digest:
         raise _other("its text is not the one whose digest was announced")
-    tables = {key: value for key, value in contract.items() if key != "callables"}
+    tables = {key: v for key, v in contract.items() if key not in ("callables", AMENDMENT)}
     data = tables.get("data")
     if isinstance(data, Mapping):
         tables["data"] = {**data, "path": path}
     plan = plan_of(
         PlanDocument(_without_none(migrate(tables, where="the contract")), "the contract")
     )
-    if plan.contract_digest != digest:
+    whole = plan.contract()
+    if AMENDMENT in contract:
+        whole[AMENDMENT] = contract[AMENDMENT]
+    if contract_digest(whole) != digest:
         changed = "; ".join(amendments(contract, plan.contract())) or "defaults differ"
         raise _other(f"this installation would run something else ({changed})")
     return plan
@@ -48,25 +54,36 @@ def amendments(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[st
     >>> amendments({"rounds": {"count": 20}}, {"rounds": {"count": 40}})
     ('rounds.count: 20 -> 40',)
     """
-    before, after = dict(_leaves(old)), dict(_leaves(new))
-    keys = sorted({*before, *after})
-    absent = "(none)"
-    return tuple(
-        f"{key}: {before.get(key, absent)} -> {after.get(key, absent)}"
-        for key in keys
-        if before.get(key, absent) != after.get(key, absent)
-    )
+    told = tuple(f"{key}: {a} -> {b}" for key, (a, b) in differences(old, new).items())
+    amendment = amendment_of(new)
+    added = ", ".join(amendment.added) if amendment is not None else ""
+    return (*told, f"new sites: {added}") if added else told
 
 
-def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from _leaves(inner, f"{prefix}.{number}")
-    elif value is not None:
-        yield prefix, value
+def check_amendment(
+    old: Mapping[str, object], known: str, new: Mapping[str, object], digest: str
+) -> None:
+    """Refuse a contract that a run has instead of the one that it had, unless it amends that.
+
+    Args:
+        old: the contract of the run that this client knows.
+        known: its digest.
+        new: the contract that the run is said to have now.
+        digest: of the new one.
+
+    Raises:
+        AnabranchError: AB-795 the new one does not name the old one, or changes more than an
+            amendment may.
+    """
+    try:
+        amendment = amendment_of(new)
+    except ValidationError as error:
+        raise _changed(digest, "what it says of the contract before is not readable") from error
+    if amendment is None or known not in amendment.predecessors:
+        raise _changed(digest, f"it does not say that it amends {known[:16]}")
+    more = beyond(old, new)
+    if more:
+        raise _changed(digest, f"it changes what no amendment may ({'; '.join(more[:3])})")
 
 
 def _without_none(tables: Mapping[str, object]) -> dict[str, object]:
@@ -83,5 +100,15 @@ def _other(why: str) -> AnabranchError:
         "AB-744",
         f"the contract cannot be run here: {why}.",
         fix="install the version and the packages that the contract names, at both ends alike.",
+        kept="Nothing was computed and nothing was sent.",
+    )
+
+
+def _changed(digest: str, why: str) -> AnabranchError:
+    return AnabranchError(
+        "AB-795",
+        f"the contract of this run was changed to {digest[:16]} without an amendment: {why}.",
+        fix="ask the coordinator's operator; a run is changed with `anabranch amend`, and anything "
+        "more is another run.",
         kept="Nothing was computed and nothing was sent.",
     )

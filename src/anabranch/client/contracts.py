@@ -9,18 +9,21 @@ from typing import Final
 
 from pydantic import Field
 
-from anabranch.client.contract import amendments, plan_of_contract
+from anabranch.client.contract import amendments, check_amendment, plan_of_contract
 from anabranch.client.log import ClientLog
 from anabranch.client.policy import ClientPolicy, Decision
 from anabranch.client.vault import Vault
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
+from anabranch.plan.amend import amendment_of
 from anabranch.values import Value
 
 __all__ = ["ContractBook"]
 
 _APPROVALS: Final = "approvals"
 _SHOWN: Final = "contract-"
+_RUNS: Final = "runs"
+_REMEMBERED: Final = 1000  # runs whose contract is remembered
 _TOLD: Final = 5  # changes of an amendment that a message lists
 
 
@@ -36,6 +39,11 @@ class _Approval(Value):
 class _Approvals(Value):
     contracts: dict[str, _Approval] = Field(default_factory=dict)
     """By contract digest, the latest last."""
+
+
+class _Runs(Value):
+    contracts: dict[str, str] = Field(default_factory=dict)
+    """Digest of the contract that was accepted last, by run."""
 
 
 class ContractBook:
@@ -60,35 +68,64 @@ class ContractBook:
         self._vault, self._log, self._policy = vault, log, policy
         self._who, self._clock = who, clock
 
-    def consider(self, contract: Mapping[str, object], digest: str, clients: int) -> Decision:
+    def consider(
+        self, contract: Mapping[str, object], digest: str, clients: int, run: str = ""
+    ) -> Decision:
         """Whether this site takes part under a contract; kept for people to read, and logged.
 
         Args:
             contract: the document.
             digest: announced for it.
             clients: members of the fleet.
+            run: id of the run that has this contract now; a run that had another one before was
+                amended, or its contract was changed.
 
         Raises:
             AnabranchError: AB-744 the document is not what was announced, or this installation
-                would run something else; AB-1xx it is no plan.
+                would run something else; AB-795 the run's contract was changed without an
+                amendment; AB-1xx it is no plan.
         """
         plan = plan_of_contract(contract, digest)
+        known = self._of_run(run, contract, digest)
         if self._vault.get(_SHOWN + digest) is None:
             self._vault.put(_SHOWN + digest, json.dumps(contract).encode())
             self._log.add("contract", self._who(), {"contract": digest, "name": plan.name})
-        decision = self._decide(plan, contract, digest, clients)
+        decision = self._decide(plan, contract, digest, clients, known)
         if not decision.accepted:
             details = {"contract": digest, "reason": decision.reason}
             self._log.add("declined", self._who(), details, durable=True)
+        elif run and known != digest:
+            self._bind(run, digest)
         return decision
 
+    def _of_run(self, run: str, contract: Mapping[str, object], digest: str) -> str:
+        """The contract that this client accepted for a run before; empty when there is none."""
+        known = self._runs().contracts.get(run, "")
+        old = self.read(known) if known else None
+        if old is not None and known != digest:
+            check_amendment(old, known, contract, digest)
+        return known
+
+    def _bind(self, run: str, digest: str) -> None:
+        """From now on this is the run's contract; another one must amend it."""
+        kept = {r: d for r, d in self._runs().contracts.items() if r != run}
+        while len(kept) >= _REMEMBERED:
+            del kept[next(iter(kept))]
+        kept[run] = digest
+        self._vault.put(_RUNS, _Runs(contracts=kept).model_dump_json().encode())
+
+    def _runs(self) -> _Runs:
+        held = self._vault.get(_RUNS)
+        return _Runs.model_validate_json(held) if held is not None else _Runs()
+
     def _decide(
-        self, plan: Plan, contract: Mapping[str, object], digest: str, clients: int
+        self, plan: Plan, contract: Mapping[str, object], digest: str, clients: int, known: str
     ) -> Decision:
         decision = self._policy.judge(plan, clients)
-        if not decision.accepted or digest in self._approvals().contracts:
+        approved = self._approvals().contracts
+        if not decision.accepted or digest in approved:
             return decision
-        before = self._approved_before(plan.name)
+        before = known if known in approved else self._approved_before(plan.name)
         if not self._policy.needs_approval(known=before is not None):
             self._note(digest, plan.name, automatic=True)
             return decision
@@ -141,10 +178,18 @@ class ContractBook:
         """What every waiting contract changes of the one of its name that was approved last."""
         for digest, agreed in self.shown().items():
             contract = self.read(digest) or {}
-            before = self._approved_before(str(contract.get("name", "")))
+            before = self._before(contract)
             if not agreed and before is not None:
                 for change in amendments(self.read(before) or {}, contract):
                     yield f"{digest[:16]} changes {change}"
+
+    def _before(self, contract: Mapping[str, object]) -> str | None:
+        """The approved contract that this one would take the place of."""
+        approved = self._approvals().contracts
+        amendment = amendment_of(contract)
+        named = amendment.predecessors if amendment is not None else ()
+        found = next((digest for digest in reversed(named) if digest in approved), None)
+        return found or self._approved_before(str(contract.get("name", "")))
 
     def shown(self) -> Mapping[str, bool]:
         """Every contract that was shown, by digest: whether it is approved."""

@@ -28,11 +28,13 @@ from anabranch.runtimes.http.broadcasts import pack_frame, vectors_digest
 from anabranch.runtimes.http.messages import (
     Receipt,
     Session,
+    Summons,
     TaskFate,
     TaskOffer,
     content_digest,
 )
 from anabranch.runtimes.http.statements import SESSION, Signer, session_claim, statement
+from anabranch.runtimes.http.versions import FIRST, HEADER, SPOKEN
 from anabranch.updates.container import joined, parts_of
 from anabranch.updates.downlink_state import frame_of
 from anabranch.updates.grid import Change, Grid
@@ -49,7 +51,7 @@ _DELTA = np.array([0.5, -1.0, 2.0], np.float32)
 
 def vectors() -> dict[str, Json]:
     """Everything in ``docs/conformance.json``."""
-    return {"protocol": 1, "values": _values(), "exchanges": _exchanges()}
+    return {"protocol": str(SPOKEN.newest), "values": _values(), "exchanges": _exchanges()}
 
 
 def _values() -> dict[str, Json]:
@@ -140,100 +142,138 @@ def _statements() -> list[Json]:
         equipment="77" * 32,
         milliseconds=3599000,
     )
+    newest = SPOKEN.newest
     messages = (
-        (offer, ""),
-        (TaskFate(task="5f" * 16, fate=Fate.MERGED), ""),
-        (Receipt(repeated=False, sha256="ab" * 32), "5f" * 16),
-        (Session(token="cd" * 32, milliseconds=900000, signature=""), "22" * 32),
+        (offer, "", FIRST),
+        (offer, "", newest),
+        (TaskFate(task="5f" * 16, fate=Fate.MERGED), "", newest),
+        (Receipt(repeated=False, sha256="ab" * 32), "5f" * 16, newest),
+        (Session(token="cd" * 32, milliseconds=900000, signature=""), "22" * 32, newest),
+        (Summons(run="heart-1", contract="1f" * 32), "", newest),
     )
     return [
         {
             "message": type(message).__name__,
+            "version": str(version),
             "about": about,
             "client": "north",
-            "statement": statement(message, "north", about).decode(),
-            "signature": signer.signed(message, "north", about).signature,
+            "statement": statement(message, "north", about, version).decode(),
+            "signature": signer.signed(message, "north", about, version).signature,
         }
-        for message, about in messages
+        for message, about, version in messages
     ]
+
+
+_GOOD = joined(parts_of({"delta": _DELTA, "weight": np.array([8.0])}))
+_OTHER = joined(parts_of({"delta": _DELTA + 1, "weight": np.array([8.0])}))
+_UPDATE = "/v1/tasks/{task}/update?client=c0"
+_ASK = "/v1/tasks?client=c0"
 
 
 def _exchanges() -> list[Json]:
     """Requests to a server without a roster whose run has one open task for ``c0``."""
-    good = joined(parts_of({"delta": _DELTA, "weight": np.array([8.0])}))
-    other = joined(parts_of({"delta": _DELTA + 1, "weight": np.array([8.0])}))
-    body, digest = base64.b64encode(good).decode(), content_digest(good)
-    update = "/v1/tasks/{task}/update?client=c0"
-    begun = json.dumps({"sha256": hashlib.sha256(good).hexdigest(), "length": len(good)})
-    part = {"method": "PATCH", "path": "/v1/uploads/{upload}?client=c0"}
-
-    def step(method: str, path: str, status: int, **more: Json) -> Json:
-        return {"method": method, "path": path, "status": status, **more}
-
-    def part_step(status: int, offset: str, start: int, end: int, **more: Json) -> Json:
-        content = base64.b64encode(good[start:end]).decode()
-        headers: Json = {"Upload-Offset": offset}
-        return {**part, "status": status, "headers": headers, "body_base64": content, **more}
-
     return [
-        step("GET", "/hello", 200, answer={"protocols": [1, 1], "identities": False}),
-        step("GET", "/v1/tasks?client=nobody&wait=0", 404, answer={"code": "AB-712"}),
-        step("GET", "/v1/tasks?client=c0&wait=soon", 400, answer={"code": "AB-717"}),
-        step("GET", "/v2/tasks?client=c0", 404, answer={"code": "AB-717"}),
-        step(
+        *_greetings(),
+        _step("GET", "/v1/tasks?client=nobody&wait=0", 404, answer={"code": "AB-712"}),
+        _step("GET", f"{_ASK}&wait=soon", 400, answer={"code": "AB-717"}),
+        _step("GET", "/v2/tasks?client=c0", 404, answer={"code": "AB-717"}),
+        _step(
             "GET",
-            "/v1/tasks?client=c0&wait=5",
+            f"{_ASK}&wait=5",
             200,
             answer={"fates": [], "closed": False, "again": 0},
             capture={"task": ["task", "task"], "broadcast": ["task", "broadcast"]},
         ),
-        step("GET", "/v1/blobs/{broadcast}", 200, names_its_sha256=True),
-        step("GET", "/v1/blobs/{broadcast}", 206, headers={"Range": "bytes=0-7"}, length=8),
-        step("GET", "/v1/blobs/{broadcast}", 416, headers={"Range": "bytes=99999999-"}),
-        step("GET", "/v1/blobs/{broadcast}", 304, headers={"If-None-Match": '"{broadcast}"'}),
-        step("GET", "/v1/blobs/" + "0" * 64, 410, answer={"code": "AB-713"}),
-        step("PUT", update, 400, body_base64=body, answer={"code": "AB-714"}),
-        step(
-            "PUT",
-            update,
-            400,
-            body_base64=body,
-            headers={"Content-Digest": content_digest(b"")},
-            answer={"code": "AB-714"},
-        ),
-        step("POST", "/v1/tasks/{task}/uploads?client=c0", 400, answer={"code": "AB-717"}),
-        step(
+        *_downloads(),
+        *_uploads(),
+        *_repetitions(),
+        _step("GET", f"{_ASK}&wait=0", 200, answer={"task": None}),
+        _step("DELETE", _ASK, 405, answer={"code": "AB-717"}),
+    ]
+
+
+def _step(method: str, path: str, status: int, **more: Json) -> Json:
+    return {"method": method, "path": path, "status": status, **more}
+
+
+def _greetings() -> list[Json]:
+    """Versions: none stated is the first; else the newest of both ends; or there is none."""
+    newest, beyond = SPOKEN.newest, f"1.{SPOKEN.newest.minor + 7}"
+    none = {"code": "AB-751"}
+
+    def hello(stated: str, status: int, **answer: Json) -> Json:
+        headers: Json = {HEADER: stated}
+        return _step("GET", "/hello", status, headers=headers, answer=dict(answer))
+
+    return [
+        _step("GET", "/hello", 200, answer={"protocols": [1, 1], "identities": False}),
+        hello(str(SPOKEN), 200, protocol=str(newest), versions=[str(v) for v in SPOKEN]),
+        hello("1.0-1.1", 200, protocol="1.1"),
+        hello(f"1.1-{beyond}", 200, protocol=str(newest)),
+        hello("1.0", 200, protocols=[1, 1]),
+        hello(beyond, 426, **none),
+        hello("0.8-0.9", 426, **none),
+        hello("newest", 400, code="AB-717"),
+        _step("GET", f"{_ASK}&wait=0", 426, headers={HEADER: beyond}, answer={**none}),
+    ]
+
+
+def _downloads() -> list[Json]:
+    blob = "/v1/blobs/{broadcast}"
+    return [
+        _step("GET", blob, 200, names_its_sha256=True),
+        _step("GET", blob, 206, headers={"Range": "bytes=0-7"}, length=8),
+        _step("GET", blob, 416, headers={"Range": "bytes=99999999-"}),
+        _step("GET", blob, 304, headers={"If-None-Match": '"{broadcast}"'}),
+        _step("GET", "/v1/blobs/" + "0" * 64, 410, answer={"code": "AB-713"}),
+    ]
+
+
+def _uploads() -> list[Json]:
+    """Wrong checksums, then an upload in parts: gaps are refused, overlaps are harmless."""
+    body, size = base64.b64encode(_GOOD).decode(), len(_GOOD)
+    begun = json.dumps({"sha256": hashlib.sha256(_GOOD).hexdigest(), "length": size})
+    place, upload = "/v1/tasks/{task}/uploads?client=c0", "/v1/uploads/{upload}?client=c0"
+    wrong: Json = {"Content-Digest": content_digest(b"")}
+
+    def part(status: int, offset: str, start: int, end: int, **more: Json) -> Json:
+        content = base64.b64encode(_GOOD[start:end]).decode()
+        headers: Json = {"Upload-Offset": offset}
+        return _step("PATCH", upload, status, headers=headers, body_base64=content, **more)
+
+    return [
+        _step("PUT", _UPDATE, 400, body_base64=body, answer={"code": "AB-714"}),
+        _step("PUT", _UPDATE, 400, body_base64=body, headers=wrong, answer={"code": "AB-714"}),
+        _step("POST", place, 400, answer={"code": "AB-717"}),
+        _step(
             "POST",
-            "/v1/tasks/{task}/uploads?client=c0",
+            place,
             201,
             body=begun,
-            answer={"offset": 0, "length": len(good)},
+            answer={"offset": 0, "length": size},
             capture={"upload": ["upload"]},
         ),
-        part_step(409, "40", 40, 80, answer={"code": "AB-754"}),
-        part_step(200, "0", 0, 50, answer={"offset": 50}),
-        part_step(200, "20", 20, 70, answer={"offset": 70}),
-        step("GET", "/v1/uploads/{upload}?client=c0", 200, answer={"offset": 70}),
-        step("GET", "/v1/uploads/" + "0" * 32 + "?client=c0", 404, answer={"code": "AB-752"}),
-        part_step(200, "70", 70, len(good), answer={"repeated": False}),
-        step(
-            "PUT",
-            update,
-            200,
-            body_base64=body,
-            headers={"Content-Digest": digest},
-            answer={"repeated": True, "sha256": hashlib.sha256(good).hexdigest()},
-        ),
-        step(
-            "PUT",
-            update,
-            409,
-            body_base64=base64.b64encode(other).decode(),
-            headers={"Content-Digest": content_digest(other)},
-            answer={"code": "AB-716"},
-        ),
-        step("GET", "/v1/tasks?client=c0&wait=0", 200, answer={"task": None}),
-        step("DELETE", "/v1/tasks?client=c0", 405, answer={"code": "AB-717"}),
+        part(409, "40", 40, 80, answer={"code": "AB-754"}),
+        part(200, "0", 0, 50, answer={"offset": 50}),
+        part(200, "20", 20, 70, answer={"offset": 70}),
+        _step("GET", upload, 200, answer={"offset": 70}),
+        _step("GET", "/v1/uploads/" + "0" * 32 + "?client=c0", 404, answer={"code": "AB-752"}),
+        part(200, "70", 70, size, answer={"repeated": False}),
+    ]
+
+
+def _repetitions() -> list[Json]:
+    """The same answer again counts once; another one is refused."""
+
+    def put(content: bytes, status: int, **answer: Json) -> Json:
+        headers: Json = {"Content-Digest": content_digest(content)}
+        body = base64.b64encode(content).decode()
+        told = dict(answer)
+        return _step("PUT", _UPDATE, status, body_base64=body, headers=headers, answer=told)
+
+    return [
+        put(_GOOD, 200, repeated=True, sha256=hashlib.sha256(_GOOD).hexdigest()),
+        put(_OTHER, 409, code="AB-716"),
     ]
 
 

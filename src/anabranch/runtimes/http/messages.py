@@ -138,6 +138,8 @@ class TaskOffer(Value):
     """The number from which this task's public generators derive."""
     fraction: str = Field(default="", pattern=r"^([01](\.[0-9]+)?(e-[0-9]+)?)?$", max_length=32)
     """Share of the planned local work that is asked, as a decimal number; empty for all of it."""
+    update_bytes: Length = 0
+    """Most bytes of the encoded update; 0 where the contract says so alone."""
     broadcast: Sha256
     """What to download."""
     bytes: Length

@@ -18,6 +18,7 @@ from anabranch.fleet.roster import SignedRoster
 from anabranch.runtimes.http import messages
 from anabranch.runtimes.http.messages import PROTOCOL
 from anabranch.runtimes.http.reports import DeviceMessage, TaskMessage
+from anabranch.runtimes.http.versions import HEADER, MINORS, SPOKEN
 
 __all__ = ["Json", "openapi"]
 
@@ -145,6 +146,13 @@ _OPERATIONS: Final = (
         query=("after",),
     ),
     _Operation(
+        "post",
+        f"{_V}/runs/{{run}}/acceptance",
+        "What the client thinks of an amended contract (since 1.1)",
+        {204: None},
+        messages.Acceptance,
+    ),
+    _Operation(
         "get",
         f"{_V}/runs/{{run}}/proofs",
         "Heads of rounds and receipts",
@@ -152,7 +160,7 @@ _OPERATIONS: Final = (
         query=("after", "task"),
     ),
 )
-_PROBLEMS: Final = (400, 401, 403, 404, 409, 410, 413, 503, 507)
+_PROBLEMS: Final = (400, 401, 403, 404, 409, 410, 413, 426, 503, 507)
 
 
 def openapi() -> dict[str, Json]:
@@ -164,12 +172,14 @@ def openapi() -> dict[str, Json]:
         assert isinstance(place, dict)
         place[operation.method] = _described(operation, schemas)
     _reference(messages.Problem, schemas)
+    _mark_newer(schemas)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Anabranch, routes of the fleet",
-            "version": str(PROTOCOL),
-            "description": "See docs/protocol.md. Integers are below 2^53.",
+            "version": str(SPOKEN.newest),
+            "description": "See docs/protocol.md. Integers are below 2^53. What is marked x-since "
+            f"is there for requests whose header {HEADER} allows that version.",
         },
         "paths": paths,
         "components": {
@@ -177,6 +187,19 @@ def openapi() -> dict[str, Json]:
             "securitySchemes": {"session": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _mark_newer(schemas: Mapping[str, Json]) -> None:
+    """Say of each field that a minor version added which one it was."""
+    for minor in MINORS:
+        for message, names in minor.fields.items():
+            schema = schemas[message]
+            assert isinstance(schema, dict)
+            assert isinstance(schema["properties"], dict)
+            for name in sorted(names):
+                field = schema["properties"][name]
+                assert isinstance(field, dict)
+                field["x-since"] = str(minor.version)
 
 
 def _described(operation: _Operation, schemas: dict[str, Json]) -> dict[str, Json]:

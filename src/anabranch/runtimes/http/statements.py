@@ -18,9 +18,11 @@ from anabranch.runtimes.http.messages import (
     LedgerShown,
     Receipt,
     Session,
+    Summons,
     TaskFate,
     TaskOffer,
 )
+from anabranch.runtimes.http.versions import SPOKEN, Version, document_as_of
 from anabranch.values import Value
 
 if TYPE_CHECKING:
@@ -41,18 +43,23 @@ _CONTEXTS: dict[type[Value], str] = {
     Session: "session-granted",
     Enrolled: "enrolled",
     LedgerShown: "ledger",
+    Summons: "summons",
 }
 
 
-def statement(message: Value, client: str, about: str = "") -> bytes:
+def statement(
+    message: Value, client: str, about: str = "", version: Version = SPOKEN.newest
+) -> bytes:
     """The bytes that are signed.
 
     Args:
         message: its field ``signature`` is left out.
         client: name of the client that it is for.
         about: what the message belongs to, where its fields do not say (a task, a nonce).
+        version: of the protocol; fields that are newer are no part of the statement.
     """
-    document = message.model_dump(mode="json", exclude={"signature"})
+    document = document_as_of(message, version)
+    document.pop("signature", None)
     return canonical_bytes({"about": about, "client": client, "message": document})
 
 
@@ -87,11 +94,18 @@ class Signer:
             raise ValueError("a head needs an identity that signs it")
         return sign_head(head, self._identity)
 
-    def signed(self, message: Message, client: str, about: str = "") -> Message:
-        """The message with its signature."""
+    def signed(
+        self,
+        message: Message,
+        client: str,
+        about: str = "",
+        version: Version = SPOKEN.newest,
+    ) -> Message:
+        """The message with its signature, as a client of this version reads it."""
         if self._identity is None:
             return message
-        content = signed_bytes(_CONTEXTS[type(message)], statement(message, client, about))
+        told = statement(message, client, about, version)
+        content = signed_bytes(_CONTEXTS[type(message)], told)
         return message.model_copy(update={"signature": self._signature(content).hex()})
 
     def _signature(self, content: bytes) -> bytes:
@@ -109,10 +123,14 @@ class Checker:
     Args:
         client: the client's name.
         key: the coordinator's public key; None checks nothing (loopback only).
+
+    Attributes:
+        version: of the protocol in which the coordinator answers.
     """
 
     def __init__(self, client: str, key: bytes | None) -> None:
         self._client, self._key = client, key
+        self.version = SPOKEN.newest
 
     @property
     def key(self) -> str:
@@ -129,7 +147,8 @@ class Checker:
             return
         from anabranch.fleet.identity import verify
 
-        context, content = _CONTEXTS[type(message)], statement(message, self._client, about)
+        context = _CONTEXTS[type(message)]
+        content = statement(message, self._client, about, self.version)
         if not verify(self._key, context, content, bytes.fromhex(signature)):
             raise AnabranchError(
                 "AB-757",

@@ -148,7 +148,8 @@ class Workplace:
 
     def _executed(self, offer: TaskOffer, name: str, broadcast: Broadcast) -> Reply:
         draw, fraction = offer.draw or offer.round, float(offer.fraction or 1.0)
-        task = Task(offer.kind, offer.round, 0, name, draw, offer.task, fraction)
+        most = offer.update_bytes or None
+        task = Task(offer.kind, offer.round, 0, name, draw, offer.task, fraction, most)
         data, memory = self.data.asked(offer.kind), self.memory.read()
         with np.errstate(over="ignore", invalid="ignore"):  # the fold names such updates
             return execute(self.program, task, broadcast, memory, data)

@@ -21,8 +21,8 @@ from anabranch.runtimes.http.client.options import (
     opened,
 )
 from anabranch.runtimes.http.messages import (
-    OLDEST_PROTOCOL,
     PROTOCOL,
+    Acceptance,
     Challenge,
     Contact,
     Failure,
@@ -30,9 +30,11 @@ from anabranch.runtimes.http.messages import (
     Problem,
     Session,
     SessionRequest,
+    Summons,
     TaskOffer,
 )
 from anabranch.runtimes.http.statements import SESSION, Checker, session_claim
+from anabranch.runtimes.http.versions import FIRST, HEADER, Span, Version, agreed, read_version
 from anabranch.values import Value
 
 __all__ = ["GONE", "PASSING", "Line", "Waiting", "checked", "parsed", "trouble_of"]
@@ -102,6 +104,9 @@ class Line:
     ) -> None:
         self.name, self.options = name, options
         self.http = opened(url, options, route or Route())
+        if options.speaks.newest > FIRST:  # which had no such header
+            self.http.headers[HEADER] = str(options.speaks)
+        self.http.event_hooks["response"].append(self._spoken)
         self.checker = Checker(name, credentials.coordinator if credentials else None)
         self._credentials = credentials
         self._token = ""
@@ -110,6 +115,16 @@ class Line:
     def close(self) -> None:
         """Hang up."""
         self.http.close()
+
+    @property
+    def version(self) -> Version:
+        """Of the protocol in which the coordinator answers: the newest that both ends speak."""
+        return self.checker.version
+
+    def _spoken(self, response: httpx.Response) -> None:
+        """An answer names its version; one that names none is of the first."""
+        told = read_version(response.headers.get(HEADER, ""))
+        self.checker.version = FIRST if told is None else min(told, self.options.speaks.newest)
 
     def hello(self) -> Hello:
         """Who answers, checked: the versions overlap and the key is the pinned one.
@@ -123,16 +138,7 @@ class Line:
             if error.code == "AB-717":  # a server of this protocol, but not at this path
                 raise not_the_protocol(error.message.rstrip(".")) from error
             raise
-        oldest, newest = hello.protocols
-        if newest < OLDEST_PROTOCOL or oldest > PROTOCOL:
-            raise AnabranchError(
-                "AB-751",
-                f"the coordinator speaks protocol {oldest} to {newest}, this client "
-                f"{OLDEST_PROTOCOL} to {PROTOCOL}.",
-                fix=f"install the version that the coordinator runs: pip install "
-                f"'anabranch=={hello.software}'.",
-                kept="Nothing was sent.",
-            )
+        agreed(self.options.speaks, _served(hello), software=hello.software)
         if self.checker.key and hello.key != self.checker.key:
             raise AnabranchError(
                 "AB-757",
@@ -156,7 +162,7 @@ class Line:
         if unresolved:
             query["unresolved"] = unresolved
         contact = parsed(Contact, self.send("GET", "/tasks", params=query))
-        for message in (contact.task, *contact.fates):
+        for message in (contact.task, *contact.fates, *contact.contracts):
             if message is not None:
                 self.checker.require(message, message.signature)
         return contact
@@ -165,6 +171,11 @@ class Line:
         """Say why there is no update."""
         content = failure.model_dump_json().encode()
         self.send("POST", f"/tasks/{offer.task}/failure", content=content)
+
+    def accept(self, summons: Summons, acceptance: Acceptance) -> None:
+        """Say what this client thinks of an amended contract."""
+        content = acceptance.model_dump_json().encode()
+        self.send("POST", f"/runs/{summons.run}/acceptance", content=content)
 
     def letter(self, offer: TaskOffer) -> bytes:
         """The bytes that come with a task of an interactive stage."""
@@ -295,6 +306,16 @@ def parsed(kind: type[Message], response: httpx.Response) -> Message:
         return kind.model_validate_json(response.content)
     except ValidationError as error:
         raise not_the_protocol(f"its answer is not a {kind.__name__}") from error
+
+
+def _served(hello: Hello) -> Span:
+    """The versions that a coordinator serves; one that names none has no minor versions."""
+    if len(hello.versions) == 2:
+        span = Span.parse("-".join(hello.versions))
+        if span is not None:
+            return span
+    oldest, newest = hello.protocols
+    return Span(Version(oldest, 0), Version(newest, 0))
 
 
 def _unreachable(trouble: str) -> AnabranchError:

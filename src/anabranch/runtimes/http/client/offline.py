@@ -27,6 +27,7 @@ from anabranch.runtimes.http.client.places import MemberPlaces, document
 from anabranch.runtimes.http.client.transfer import download, upload
 from anabranch.runtimes.http.messages import TaskOffer, sha256
 from anabranch.runtimes.http.statements import Checker
+from anabranch.runtimes.http.versions import FIRST, read_version
 from anabranch.updates.container import joined
 from anabranch.values import Value
 
@@ -43,6 +44,8 @@ class _Bundle(Value):
     fetched: float = Field(ge=0)
     """Seconds since 1970 by the client's clock; compared with nothing but that clock."""
     url: str
+    protocol: str = "1.0"
+    """Version in which the coordinator signed the task."""
 
 
 def fetch(
@@ -68,7 +71,7 @@ def fetch(
         make_directory(folder, "bundle")
         for name, content in parts.items():
             write_durably(folder / name, content, "bundle")
-        bundle = _Bundle(offer=offer, fetched=clock(), url=url)
+        bundle = _Bundle(offer=offer, fetched=clock(), url=url, protocol=str(line.version))
         write_durably(folder / _OFFER, bundle.model_dump_json().encode(), "bundle")
     return offer
 
@@ -89,9 +92,9 @@ def work(
     """
     bundle = _opened(folder, clock)
     offer = bundle.offer
-    Checker(places.name, credentials.coordinator if credentials else None).require(
-        offer, offer.signature
-    )
+    checker = Checker(places.name, credentials.coordinator if credentials else None)
+    checker.version = read_version(bundle.protocol) or FIRST
+    checker.require(offer, offer.signature)
     offer = offer.self_contained()
     line = _Disconnected(folder, bundle.url, places.name)
     try:

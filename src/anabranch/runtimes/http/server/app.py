@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.messages import Problem
+from anabranch.runtimes.http.server.contract_routes import contract_routes
 from anabranch.runtimes.http.server.counter import Counter
 from anabranch.runtimes.http.server.fleet_routes import fleet_routes
 from anabranch.runtimes.http.server.ledger_routes import ledger_routes
@@ -21,6 +22,7 @@ from anabranch.runtimes.http.server.membership_routes import membership_routes
 from anabranch.runtimes.http.server.proof_routes import proof_routes
 from anabranch.runtimes.http.server.report_routes import report_routes
 from anabranch.runtimes.http.server.requests import problem
+from anabranch.runtimes.http.server.speaking import Speaking
 from anabranch.runtimes.http.server.upload_routes import upload_routes
 
 __all__ = ["application"]
@@ -74,6 +76,7 @@ def application(counter: Counter, hosts: Sequence[str], control: Sequence[Route]
             *proof_routes(counter),
             *ledger_routes(counter),
             *report_routes(counter),
+            *contract_routes(counter),
             *control,
         ],
         exception_handlers={
@@ -82,5 +85,8 @@ def application(counter: Counter, hosts: Sequence[str], control: Sequence[Route]
             HTTPException: _nowhere,
             Exception: _unexpected,
         },
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
+            Middleware(Speaking, serves=counter.serves, software=counter.software),
+        ],
     )

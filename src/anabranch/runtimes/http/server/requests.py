@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.messages import Problem
+from anabranch.runtimes.http.versions import SPOKEN, Version, as_of
 from anabranch.values import Value
 
 __all__ = [
@@ -57,9 +58,9 @@ STATUS: Final[Mapping[str, int]] = {
 _RANGE: Final = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 
 
-def answer(message: Value, status: int = 200) -> Response:
-    """A message as JSON."""
-    return Response(message.model_dump_json(), status, media_type="application/json")
+def answer(message: Value, status: int = 200, version: Version = SPOKEN.newest) -> Response:
+    """A message as JSON, as a client of this version of the protocol reads it."""
+    return Response(as_of(message, version), status, media_type="application/json")
 
 
 def problem(error: AnabranchError) -> Response:
