@@ -17,7 +17,12 @@ from scipy.stats import norm
 from anabranch.privacy.accounting import account, banded_toeplitz, claim, exact_epsilon
 from anabranch.privacy.accounting.ftrl import sqrt_coefficients
 from anabranch.privacy.accounting.pairs import Added, Pair, Removed, Replaced
-from anabranch.privacy.accounting.pld import epsilon_on_grid, lower_bound, upper_bound
+from anabranch.privacy.accounting.pld import (
+    epsilon_on_grid,
+    lower_bound,
+    upper_bound,
+    weighty_losses,
+)
 from anabranch.privacy.accounting.without_replacement import FixedSize
 from anabranch.privacy.events import (
     FixedSizeSampling,
@@ -175,6 +180,27 @@ def test_any_grid_is_valid_and_finer_ones_are_smaller() -> None:
     lower = [epsilon_on_grid(event, DELTA, step, upper=False) for step in (4e-3, 2e-3, 1e-3)]
     assert lower == sorted(lower)
     assert lower[-1] <= found[-1]
+
+
+@pytest.mark.parametrize(
+    "pair", [Removed(1.0, 0.1), Added(1.0, 0.1), Replaced(1.0, 0.1), FixedSize(2.0, 0.1)]
+)
+def test_no_more_is_cut_off_than_was_allowed(pair: Pair) -> None:
+    low, high = weighty_losses(pair, 1e-9)
+    masses = pair.masses(np.linspace(low, high, 4001))
+    assert masses.above <= 1e-9
+    assert masses.below <= 1.1e-9  # a difference to one
+    assert pair.span()[0] <= low <= 0 <= high <= pair.span()[1]
+    assert high - low < 0.95 * (pair.span()[1] - pair.span()[0])
+
+
+def test_rare_sampling_needs_a_small_part_of_the_span_and_says_the_same() -> None:
+    event = GaussianEvent(0.7, rounds=1000, sampling=PoissonSampling(1e-4))
+    pair = Removed(1 / 0.7, 1e-4)
+    assert weighty_losses(pair, 1e-14)[1] < pair.span()[1] / 4
+    # 0.03830170 was computed on the same grid over the whole span.
+    found = epsilon_on_grid([event], 1e-5, 2.45059397861862e-05, upper=True)
+    assert found == pytest.approx(0.03830170383, rel=1e-5)
 
 
 def test_different_releases_add_up_to_no_more_than_their_sum() -> None:

@@ -38,14 +38,17 @@ __all__ = [
     "quick_bound",
     "upper_bound",
     "upper_pairs",
+    "weighty_losses",
 ]
 
 _TOLERANCE = 5e-4
 _CELLS = 1 << 20
 _HALVINGS = 12
-_LARGEST_RATIO = 4.0
+_SMALLEST_RATIO, _LARGEST_RATIO = 1.5, 4.0
 _QUICK = 2e-2
-_TRUNCATION = 1e-15
+_TAILS = 1e-5
+"""Share of delta that the tails may weigh which are cut off, of all releases and compositions."""
+_COARSE_EDGES = 2049
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,9 @@ def upper_bound(
         change = 1.5 * max(0.0, coarse / fine - 1) / (ratio**2 - 1)
         if change <= tolerance:
             break
-        ratio = min(max(math.sqrt(change / tolerance), 2.0), _LARGEST_RATIO)
+        # A tenth more than the square says, so that the next grid is the last one.
+        wanted = 1.1 * math.sqrt(change / tolerance)
+        ratio = min(max(wanted, _SMALLEST_RATIO), _LARGEST_RATIO)
     return Bound(fine, step, change)
 
 
@@ -231,20 +236,39 @@ def _one_direction(
     upper: bool,
 ) -> float:
     composed = None
+    tail = _TAILS * delta / (4 * len(events))
     for pair, event in zip(pairs, events, strict=True):
-        pmf = _discretise(pair, step, upper=upper)
-        many = pmf.self_compose(event.rounds, _TRUNCATION) if event.rounds > 1 else pmf
-        composed = many if composed is None else composed.compose(many, _TRUNCATION)
+        pmf = _discretise(pair, step, tail / event.rounds, upper=upper)
+        many = pmf.self_compose(event.rounds, tail) if event.rounds > 1 else pmf
+        composed = many if composed is None else composed.compose(many, tail)
     if composed is None:
         return 0.0
-    # The library counts truncated tails as infinite loss; a lower bound gives that mass back.
-    target = delta if upper else delta + 4 * len(events) * _TRUNCATION
+    # Truncated tails count as infinite loss; a lower bound gives that mass back.
+    target = delta if upper else delta + 4 * len(events) * tail
     return float(composed.get_epsilon_for_delta(target))
 
 
-def _discretise(pair: Pair, step: float, *, upper: bool) -> DensePLDPmf:
-    """The loss of one release on the multiples of ``step``."""
-    low, high = _symmetric(*pair.span()) if isinstance(pair, FixedSize) else pair.span()
+def weighty_losses(pair: Pair, tail: float) -> tuple[float, float]:
+    """The losses between which a pair has all of its mass under P but ``tail`` at either end.
+
+    With rare sampling the loss is next to nothing, and its span a thousand times as wide.
+    """
+    low, high = pair.span()
+    if isinstance(pair, FixedSize):
+        low, high = _symmetric(low, high)
+    edges = np.linspace(low, high, _COARSE_EDGES)
+    masses = pair.masses(edges)
+    above = masses.above + np.cumsum(masses.p[::-1])[::-1]
+    below = masses.below + np.cumsum(masses.p)
+    # Edge i has above[i] over it, and edge i + 1 has below[i] under it.
+    high = float(edges[min(int(np.searchsorted(-above, -tail)), _COARSE_EDGES - 1)])
+    low = float(edges[int(np.searchsorted(below, tail))])
+    return _symmetric(low, high) if isinstance(pair, FixedSize) else (min(low, 0.0), max(high, 0.0))
+
+
+def _discretise(pair: Pair, step: float, tail: float, *, upper: bool) -> DensePLDPmf:
+    """The loss of one release on the multiples of ``step``; ``tail`` may be cut off at each end."""
+    low, high = weighty_losses(pair, tail)
     first, last = math.floor(low / step) - 1, math.ceil(high / step) + 1
     grid: Floats = np.arange(first, last + 1, dtype=np.float64) * step
     masses = pair.masses(grid)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from anabranch.privacy.secure_aggregation.primitives import KEY_BYTES, Entropy, digest
 from anabranch.privacy.secure_aggregation.refusals import bad_parameters
 
@@ -61,10 +63,9 @@ def lagrange_at_zero(holders: Sequence[int]) -> tuple[int, ...]:
     >>> [w % 7 == w for w in lagrange_at_zero([1, 2])]
     [True, False]
     """
-    # Holders are small numbers: products of them are cheap before they are reduced, and one
-    # inversion serves all (Montgomery's trick), since each takes as long as hundreds of products.
+    # One inversion serves all (Montgomery's trick): it takes as long as hundreds of products.
     everybody = math.prod(holders)
-    below = [math.prod(other - x for other in holders if other != x) * x for x in holders]
+    below = _differences(holders)
     running = [1]
     for value in below:
         running.append(running[-1] * value % PRIME)
@@ -74,6 +75,22 @@ def lagrange_at_zero(holders: Sequence[int]) -> tuple[int, ...]:
         weights[place] = everybody * running[place] * inverse % PRIME
         inverse = inverse * below[place] % PRIME
     return tuple(weights)
+
+
+def _differences(holders: Sequence[int]) -> list[int]:
+    """For each holder x: x times the product of (other - x) over the others, not reduced.
+
+    Holders are places in a list, small numbers: as many differences as fit into 64 bits are
+    multiplied at once.
+    """
+    fit = 62 // max(holders).bit_length()
+    if fit < 2:
+        return [math.prod(other - x for other in holders if other != x) * x for x in holders]
+    points = np.array(holders, np.int64)
+    apart = points[None, :] - points[:, None]
+    np.fill_diagonal(apart, points)
+    parts = [apart[:, i : i + fit].prod(axis=1).tolist() for i in range(0, len(points), fit)]
+    return [math.prod(row) for row in zip(*parts, strict=True)]
 
 
 def combine(shares: Mapping[int, bytes], weights: Sequence[int] | None = None) -> bytes:

@@ -59,32 +59,33 @@ def add_streams(
         plus: seeds of 32 bytes.
         minus: seeds of 32 bytes.
         bits: b of the modulus.
-        threads: parts of the vector that are worked on at the same time; the cipher and the
-            additions run outside of the interpreter's lock. The result does not depend on it.
+        threads: streams that are made at the same time, each with a sum of its own (memory grows
+            by a vector for each); the cipher and the additions run outside of the interpreter's
+            lock. The result does not depend on it.
     """
     work = [(np.add, seed) for seed in plus] + [(np.subtract, seed) for seed in minus]
     if any(len(seed) != KEY_BYTES for _, seed in work):
         raise bad_parameters(f"A mask seed does not have {KEY_BYTES} bytes.")
-    lanes = _TILE_BYTES // vector.itemsize
-    tiles = -(-vector.size // lanes)
-    if threads < 2 or tiles < 2:
-        _add_part(vector, 0, work, bits)
+    shares = min(threads, len(work), -(-vector.nbytes // _TILE_BYTES))
+    if shares < 2:
+        _add_all(vector, work, bits)
         return
-    # Whole tiles, so that every part begins on a block of the cipher.
-    size = -(-tiles // threads) * lanes
-    starts = range(0, vector.size, size)
-    with ThreadPoolExecutor(len(starts)) as pool:
+    sums = [vector, *(np.zeros_like(vector) for _ in range(shares - 1))]
+    with ThreadPoolExecutor(shares) as pool:
         parts = [
-            pool.submit(_add_part, vector[start : start + size], start, work, bits)
-            for start in starts
+            pool.submit(_add_all, total, work[first::shares], bits)
+            for first, total in enumerate(sums)
         ]
         for part in parts:
             part.result()
+    for total in sums[1:]:
+        np.add(vector, total, out=vector)
+    reduce_lanes(vector, bits)
 
 
-def _add_part(vector: Lanes, start: int, work: Sequence[tuple[np.ufunc, bytes]], bits: int) -> None:
-    """All streams on a part of the vector that begins at lane ``start`` of the whole."""
-    streams = [(step, _stream(seed, start * vector.itemsize // 16)) for step, seed in work]
+def _add_all(vector: Lanes, work: Sequence[tuple[np.ufunc, bytes]], bits: int) -> None:
+    """Add or subtract some streams, a tile of the vector at a time."""
+    streams = [(step, _stream(seed)) for step, seed in work]
     tile = _TILE_BYTES // vector.itemsize
     zeros = memoryview(bytes(_TILE_BYTES))
     # Room for one block more than a tile: what older versions of the cipher demand.
@@ -92,19 +93,17 @@ def _add_part(vector: Lanes, start: int, work: Sequence[tuple[np.ufunc, bytes]],
     keys = np.frombuffer(buffer, vector.dtype)
     for first in range(0, vector.size, tile):
         part = vector[first : first + tile]
-        here = zeros[: part.nbytes]
+        here, lanes = zeros[: part.nbytes], keys[: part.size]
         for step, update in streams:
             update(here, buffer)
-            step(part, keys[: part.size], out=part)
+            step(part, lanes, part)
         reduce_lanes(part, bits)
 
 
-def _stream(seed: bytes, block: int) -> Callable[[memoryview, bytearray], int]:
-    """The keystream of a seed from a block of 16 bytes on."""
+def _stream(seed: bytes) -> Callable[[memoryview, bytearray], int]:
+    """Writes the next bytes of the keystream of a seed over a buffer."""
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import AES
     from cryptography.hazmat.primitives.ciphers.modes import CTR
 
-    counter = (int.from_bytes(seed[16:], "big") + block) % (1 << 128)
-    cipher = Cipher(AES(seed[:16]), CTR(counter.to_bytes(16, "big")))
-    return cipher.encryptor().update_into
+    return Cipher(AES(seed[:16]), CTR(seed[16:])).encryptor().update_into

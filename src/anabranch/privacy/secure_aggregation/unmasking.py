@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from anabranch.privacy.secure_aggregation.group import Active, Group
@@ -94,17 +93,11 @@ def unmask(
     """
     recovery = _Recovery(group, revealed.shares)
     own = [_own_stream(recovery, group, active, name) for name in revealed.survivors]
-    opened, bits = total.copy(), group.context.encoding.bits
-    if threads == 1:
-        plus, minus = _pair_streams(recovery, group, active, revealed)
-        add_streams(opened, plus, [*own, *minus], bits)
-        return opened
-    # Key agreements keep one core busy; the others take the own masks off meanwhile.
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(add_streams, opened, (), own, bits, threads=threads)
-        plus, minus = _pair_streams(recovery, group, active, revealed)
-        first.result()
-    add_streams(opened, plus, minus, bits, threads=threads)
+    plus, minus = _pair_streams(recovery, group, active, revealed)
+    # Only then the streams: key agreements hold the interpreter's lock, and threads that wait for
+    # it between two tiles would stand still.
+    opened = total.copy()
+    add_streams(opened, plus, [*own, *minus], group.context.encoding.bits, threads=threads)
     return opened
 
 
