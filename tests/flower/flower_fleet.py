@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anabranch.coordinator.store import Store
 from anabranch.fleet.pki import (
     CA_CERTIFICATE,
     SERVER_CERTIFICATE,
@@ -43,7 +44,7 @@ class FlowerFleet:
     """
 
     folder: Path
-    names: Sequence[str]
+    names: Sequence[str] = ()
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -109,6 +110,9 @@ class FlowerFleet:
                 "--disable-runtime-dependency-installation",
             ],
         )
+        self._await_link()
+
+    def _await_link(self) -> None:
         until = time.monotonic() + 60
         while time.monotonic() < until:
             with socket.socket() as probe:
@@ -130,7 +134,8 @@ class FlowerFleet:
         """A SuperNode for one client."""
         key = self.folder / f"key-{name.replace(' ', '-')}"
         state = self.folder / "state" / name.replace(" ", "-")
-        config = f'client="{name}" state="{state}"'
+        place = f"partition-id={list(self.names).index(name)} num-partitions={len(self.names)}"
+        config = f'client="{name}" state="{state}" {place}'
         self._spawn(
             name,
             [
@@ -175,11 +180,26 @@ class FlowerFleet:
             env=self.environment, capture_output=True, text=True, timeout=seconds, check=False,
         )  # fmt: skip
 
-    def run(self, app: Path) -> str:
+    def run(self, app: Path, *more: str) -> str:
         """Start an app; the id of the Flower run."""
-        done = self.flwr(["run", str(app), "lo", "--format", "json"], 120)
+        done = self.flwr(["run", str(app), "lo", "--format", "json", *more], 120)
         assert done.returncode == 0, done.stdout + done.stderr
         return str(json.loads(done.stdout)["run-id"])
+
+    def stop(self, run: str) -> None:
+        """Ask Flower to end a run."""
+        done = self.flwr(["stop", run, "lo", "--format", "json"])
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def gone(self, store: Path, seconds: float) -> None:
+        """Until no process holds a run of a store."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with Store.open(store, create=False) as opened:
+                if not any(opened.is_open(run.id) for run in opened.runs()):
+                    return
+            time.sleep(0.5)
+        raise TimeoutError("the ServerApp goes on")
 
     def wait(self, run: str, seconds: float) -> str:
         """Until a run ends; its status as Flower tells it."""
@@ -192,3 +212,18 @@ class FlowerFleet:
                     return str(found["status"])
             time.sleep(1.0)
         raise TimeoutError(self.log("superlink"))
+
+
+class FlowerSimulation(FlowerFleet):
+    """A SuperLink that simulates its nodes with Ray; it has no SuperNodes of its own."""
+
+    def _certify(self) -> None:
+        connection = f'address = "{self.address}"\ninsecure = true\n'
+        text = f'[superlink]\ndefault = "lo"\n[superlink.lo]\n{connection}'
+        (self.folder / "home" / "config.toml").write_text(text, "utf-8")
+
+    def _start_link(self) -> None:
+        where = ["--host", "127.0.0.1", "--port", self.port]
+        plain = ["--insecure", "--disable-runtime-dependency-installation"]
+        self._spawn("superlink", ["flower-superlink", "--simulation", *where, *plain])
+        self._await_link()

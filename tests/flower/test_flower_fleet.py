@@ -5,89 +5,39 @@ Run by ``make test-flower`` in an environment that has Flower; skipped elsewhere
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 pytest.importorskip("flwr", minversion="1.41")
 
+from flower_apps import await_round, exported, model_of, resuming, simulated, stored
 from flower_fleet import FlowerFleet
-from safetensors.numpy import load_file
+from near_grid import NearGrid, inside_an_app
+from typer.testing import CliRunner
 
-from anabranch.api.simulate import run_plan
+from anabranch.api.flower_app import run_on_grid
 from anabranch.cli.app import app
-from anabranch.coordinator.store import Store
-from anabranch.plan import load_plan
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("Cleveland", "Hungary", "Switzerland", "VA Long Beach")
-PLAN = """\
-schema = 1
-name = "hospitals"
-seed = 1
-unprotected = "a public research data set"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "flower-strategy"
+SUMS = """\
 
-[data]
-source = "heart"
+[aggregation]
+weighting = { kind = "uniform" }
 
-[model]
-name = "logistic"
-
-[algorithm]
-name = "{algorithm}"
-
-[rounds]
-count = {rounds}
-quorum = 2
-{more}
-
-[evaluation]
-every = 100
-
-[runtime]
-engine = "numpy"
+[secure_aggregation]
+bound = 1.0
+corrupt_share = 0.0
+dropout_share = 0.0
 """
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlowerFleet]:
-    with FlowerFleet(tmp_path_factory.mktemp("flower"), NAMES) as started:
-        yield started
-
-
-def exported(folder: Path, algorithm: str, rounds: int, more: str = "") -> Path:
-    """An app made by the command that users call."""
-    folder.mkdir(parents=True)
-    plan = folder / "plan.toml"
-    plan.write_text(PLAN.format(algorithm=algorithm, rounds=rounds, more=more), "utf-8")
-    store = str(folder / "store")
-    made = CliRunner().invoke(
-        app, ["flower", "export", str(plan), str(folder / "app"), "--store", store]
-    )
-    assert made.exit_code == 0, made.output
-    return folder
-
-
-def model_of(folder: Path) -> np.ndarray:
-    (path,) = [
-        p for p in (folder / "store" / "models").glob("*.safetensors") if "clients" not in p.name
-    ]
-    arrays = load_file(path)
-    return np.concatenate([arrays[name].ravel() for name in sorted(arrays)])
-
-
-def simulated(folder: Path) -> np.ndarray:
-    run = run_plan(load_plan(folder / "plan.toml"), store=folder / "simulated")
-    arrays = load_file(folder / "simulated" / "models" / f"{run.id}.safetensors")
-    return np.concatenate([arrays[name].ravel() for name in sorted(arrays)])
 
 
 @pytest.mark.parametrize("algorithm", ["fedavg", "scaffold"])
@@ -101,41 +51,41 @@ def test_a_fleet_and_a_simulation_make_the_same_model(
     np.testing.assert_array_equal(model_of(folder), simulated(folder))
 
 
+def status_of(store: Path) -> str:
+    """What `anabranch status` says of the only run."""
+    told = CliRunner().invoke(app, ["status", "--store", str(store), "--json"])
+    (found,) = json.loads(told.output)["runs"]
+    return str(found["state"])
+
+
 def test_a_killed_coordinator_goes_on_in_another_flower_run(
     fleet: FlowerFleet, tmp_path: Path
 ) -> None:
     folder = exported(tmp_path / "resumed", "scaffold", rounds=3)
     first = fleet.run(folder / "app")
-    run_id = killed_after_round(folder / "store", 1)
-    fleet.wait(first, 200)
-    project = folder / "app" / "pyproject.toml"
-    text = project.read_text("utf-8").replace('resume = ""', f'resume = "{run_id}"')
-    project.write_text(text, "utf-8")
-    assert fleet.wait(fleet.run(folder / "app"), 400) == "finished:completed", fleet.log(
-        "superlink"
-    )
+    run_id = await_round(folder / "store", 1)
+    assert status_of(folder / "store") == "working"
+    (lock,) = (folder / "store" / "locks").glob(f"{run_id}*")
+    found = re.search(r"process (\d+)", lock.read_text("utf-8"))
+    assert found is not None
+    os.kill(int(found[1]), signal.SIGKILL)
+    assert fleet.wait(first, 200) == "finished:failed"
+    assert status_of(folder / "store") == "dead"
+    again = fleet.run(resuming(folder, run_id))
+    assert fleet.wait(again, 400) == "finished:completed", fleet.log("superlink")
     np.testing.assert_array_equal(model_of(folder), simulated(folder))
 
 
-def killed_after_round(store: Path, round_: int) -> str:
-    """Kill the process of the ServerApp once a round is durable; the run's id."""
-    until = time.monotonic() + 300
-    while time.monotonic() < until:
-        if (store / "store.sqlite").exists():
-            with Store.open(store, create=False) as opened:
-                for run in opened.runs():
-                    done = max((r.round for r in opened.rounds(run.id)), default=-1)
-                    holder = (store / "locks").glob("*")
-                    if done >= round_:
-                        pid = next(
-                            int(found[1])
-                            for path in holder
-                            if (found := re.search(r"process (\d+)", path.read_text("utf-8")))
-                        )
-                        os.kill(pid, signal.SIGKILL)
-                        return run.id
-        time.sleep(0.2)
-    raise TimeoutError("no round was committed")
+def test_a_run_that_flower_stops_is_stopped_in_the_store_too(
+    fleet: FlowerFleet, tmp_path: Path
+) -> None:
+    folder = exported(tmp_path / "stopped", "fedavg", rounds=200)
+    run = fleet.run(folder / "app")
+    await_round(folder / "store", 1)
+    fleet.stop(run)
+    assert fleet.wait(run, 60) == "finished:stopped"
+    fleet.gone(folder / "store", 60)
+    assert status_of(folder / "store") in ("stopped", "dead")
 
 
 def test_a_node_that_dies_is_lost_and_the_run_ends_by_rule(
@@ -148,12 +98,77 @@ def test_a_node_that_dies_is_lost_and_the_run_ends_by_rule(
     finally:
         fleet.start_node("Switzerland")
     assert status == "finished:completed", fleet.log("superlink")
-    with Store.open(folder / "store", create=False) as store:
-        (run,) = store.runs()
-        rounds = [r for r in store.rounds(run.id) if r.round]
+    run, rounds = stored(folder / "store")
     assert run.status == "complete"
-    for stored in rounds:
-        columns = stored.client_columns
-        fates = dict(zip(columns["client"], columns["fate"], strict=True))
+    for fates in rounds.values():
         assert fates.pop("Switzerland") in ("lost", "too late")
         assert set(fates.values()) == {"merged"}
+
+
+def test_a_secure_sum_on_a_fleet_is_the_simulated_one(fleet: FlowerFleet, tmp_path: Path) -> None:
+    folder = exported(tmp_path / "sum", "fedavg", 1, SUMS, 'on = "nowhere"')
+    run = fleet.run(folder / "app")
+    assert fleet.wait(run, 900) == "finished:completed", fleet.log("superlink")
+    assert set(stored(folder / "store")[1][1].values()) == {"merged"}
+    np.testing.assert_array_equal(model_of(folder), simulated(folder))
+
+
+def test_a_secure_sum_without_a_node_that_died_is_exact(
+    fleet: FlowerFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies between two rounds: the second one is invited with it and summed up without it."""
+    folder = exported(tmp_path / "sum", "fedavg", 2, SUMS, 'on = "nowhere"')
+    run = fleet.run(folder / "app")
+    await_round(folder / "store", 1, 900)
+    fleet.kill_node("Switzerland")
+    try:
+        status = fleet.wait(run, 900)
+    finally:
+        fleet.start_node("Switzerland")
+    assert status == "finished:completed", fleet.log("superlink")
+    _, rounds = stored(folder / "store")
+    assert set(rounds[1].values()) == {"merged"}
+    assert rounds[2].pop("Switzerland") in ("lost", "too late")
+    assert set(rounds[2].values()) == {"merged"}
+
+    inside_an_app(monkeypatch)
+    near = NearGrid(fleet.names, tmp_path / "state")
+
+    def lost(client: str, kind: str, number: int) -> bool:
+        return client == "Switzerland" and near.seen.count((client, "query.exchange")) > 6
+
+    near.lost = lost
+    shutil.copy(folder / "plan.toml", tmp_path)
+    text = (folder / "plan.toml").read_text("utf-8")
+    run_on_grid(near, {"plan": text, "store": str(tmp_path / "store"), "quiet": 1.0})
+    assert stored(tmp_path / "store")[1][2]["Switzerland"] == "lost"
+    np.testing.assert_array_equal(model_of(folder), model_of(tmp_path))
+
+
+def test_a_server_app_of_its_own_uses_our_strategy(fleet: FlowerFleet, tmp_path: Path) -> None:
+    """FedNova over plain Flower clients, against the formula of its paper in float64."""
+    result = tmp_path / "weights.npy"
+    run = fleet.run(EXAMPLE, "--run-config", f'result="{result}"')
+    assert fleet.wait(run, 400) == "finished:completed", fleet.log("superlink")
+    np.testing.assert_allclose(np.load(result), fednova_by_hand(rounds=3), rtol=1e-5)
+
+
+def fednova_by_hand(rounds: int) -> np.ndarray:
+    weights = np.zeros(3)
+    for _ in range(rounds):
+        moves, shares, steps = [], [], []
+        for partition in range(4):
+            made = np.random.default_rng(partition)
+            x = made.normal(size=(40 * (partition + 1), 3))
+            y = x @ np.array([1.0, -2.0, 0.5]) + 0.1 * made.normal(size=len(x))
+            here = weights
+            for _ in range(len(x) // 10):
+                here = here - 0.1 * x.T @ (x @ here - y) / len(x)
+            moves.append(here - weights)
+            shares.append(len(x))
+            steps.append(len(x) // 10)
+        p = np.array(shares) / sum(shares)
+        tau = float(p @ np.array(steps))
+        mean = sum(pi * d / k for pi, d, k in zip(p, moves, steps, strict=True))
+        weights = weights + tau * mean
+    return weights

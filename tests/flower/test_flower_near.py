@@ -14,11 +14,11 @@ import pytest
 
 pytest.importorskip("flwr", minversion="1.41")
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from near_grid import NearGrid, inside_an_app
 from safetensors.numpy import load_file
 
-from anabranch.api.flower_app import run_on_grid
+from anabranch.api.flower_app import run_on_grid, server
 from anabranch.api.run import Run
 from anabranch.api.simulate import run_plan
 from anabranch.coordinator.store import Store
@@ -195,6 +195,15 @@ def test_an_app_that_dies_between_rounds_leaves_a_run_that_can_be_resumed(
     grid.lost = lambda client, kind, number: False
     run = on_grid(tmp_path, grid, text, resume=run_id)
     np.testing.assert_array_equal(model(tmp_path / "store", run), simulated(tmp_path, text))
+
+
+def test_a_run_that_fails_by_its_rules_fails_for_flower_too(tmp_path: Path) -> None:
+    """Nobody answers in any round."""
+    grid = NearGrid(NAMES, tmp_path / "state", lost=lambda client, kind, number: kind == "train")
+    config = {"plan": plan_text(), "store": str(tmp_path / "store"), "quiet": 0.2}
+    with pytest.raises(AnabranchError, match="AB-788"):
+        server(grid, Context(1, 1, {}, RecordDict(), config))
+    assert status_of(tmp_path)[1] == "failed"
 
 
 def test_a_complete_run_stays_complete_when_it_is_resumed(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def _carried(store: Store, fleet: _Fleet, grid: Grid, config: Mapping[str, objec
     runtime = GridRuntime(grid, fleet.run, names, contract, fates, seconds, stage)
     with store.session(fleet.run):  # whoever asks sees that the run is worked on
         runtime.gather(plan.rounds.needed(len(names)), patience, quiet)
-        prepared = Preparation(plan, fleet.run, names, folder, patience).prepared(runtime)
+        preparation = Preparation(plan, fleet.run, names, folder, patience, store=Path(store.path))
+        prepared = preparation.prepared(runtime)
 
     def remote(ready: Prepared) -> GridRuntime:
         own = InlineRuntime(ready.simulant(None))
@@ -179,7 +180,20 @@ def _say(event: Event) -> None:
 
 
 def _main(grid: Grid, context: Context) -> None:
-    run_on_grid(grid, context.run_config)
+    """The ServerApp.
+
+    Raises:
+        AnabranchError: AB-788 the run failed by its rules, so that Flower says so too; as
+            `run_on_grid`.
+    """
+    run = run_on_grid(grid, context.run_config)
+    if run.status == "failed":
+        raise AnabranchError(
+            "AB-788",
+            f"the run {run.id} failed: {run.reason}",
+            fix="see what became of each client (`anabranch report`), mend it, and start again.",
+            kept="Rounds that were committed are kept.",
+        )
 
 
 server = ServerApp()

@@ -18,9 +18,14 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in ("typer", "rich", "click"):
             raise
+        if sys.argv[1:2] == ["join"]:
+            from anabranch.cli import lean
+
+            sys.exit(lean.main(sys.argv[2:]))
         sys.stderr.write(
-            f"AB-801 [command] the command line needs {error.name}, which is not installed. "
-            'Nothing was changed. Fix: pip install "anabranch[cli]". See docs/errors/AB-801.md\n'
+            f"AB-801 [command] the command line needs {error.name}, which is not installed "
+            "(only `anabranch join` works without). Nothing was changed. "
+            'Fix: pip install "anabranch[cli]". See docs/errors/AB-801.md\n'
         )
         sys.exit(1)
     app()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from anabranch.cli.joining import opened_home, vault_key
+from anabranch.cli.attending import opened_home, vault_key
 from anabranch.cli.output import say
 
 if TYPE_CHECKING:

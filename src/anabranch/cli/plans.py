@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anabranch.cli.guard import ExitCode
+from anabranch.cli.endings import ExitCode
 from anabranch.cli.options import AsJson, Changes, PlanFile
 from anabranch.cli.output import print_json, print_table, say, write_text
 

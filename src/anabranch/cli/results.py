@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from anabranch.cli.guard import ExitCode
+from anabranch.cli.endings import ExitCode
 from anabranch.cli.output import print_table, say, write_text
 
 if TYPE_CHECKING:

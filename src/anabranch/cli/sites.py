@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anabranch.cli.guard import ExitCode
+from anabranch.cli.endings import ExitCode
 from anabranch.cli.options import AsJson
 from anabranch.cli.output import print_json, print_table, say, write_text
 from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
+    from anabranch.client.contracts import ContractShelf
     from anabranch.client.home import ClientHome
     from anabranch.client.kit import Kit
     from anabranch.client.proof import Proof
-    from anabranch.client.vault import VaultKey
+    from anabranch.client.vault import Vault, VaultKey
     from anabranch.fleet.receipts import Head
 
 __all__ = ["approve", "check_kit", "home_key", "verify", "withdraw"]
@@ -135,23 +136,47 @@ def approve(
 
     A contract is run only after a person of the site agreed, unless its policy says otherwise.
     """
+    from anabranch.client.contracts import ContractShelf
     from anabranch.client.kit import read_kit
 
-    with _opened(home, key_file, passphrase_file, keyring=keyring) as opened:
-        book = opened.contracts
-        if kit is not None:
-            found = read_kit(kit)
-            book.learn(found.contract, found.facts.contract)
+    try:
+        with _opened(home, key_file, passphrase_file, keyring=keyring) as opened:
+            book = opened.contracts
+            if kit is not None:
+                found = read_kit(kit)
+                book.learn(found.contract, found.facts.contract)
+            if digest:
+                say(f"Approved: {book.approve(digest)}")
+            else:
+                _list_contracts(book)
+    except AnabranchError as error:
+        if error.code != "AB-739" or kit is not None:
+            raise
+        shelf = ContractShelf(_vault(home, key_file, passphrase_file, keyring=keyring))
         if digest:
-            say(f"Approved: {book.approve(digest)}")
-            return
-        rows = [
-            (shown, "approved" if agreed else "waiting", str((book.read(shown) or {}).get("name")))
-            for shown, agreed in book.shown().items()
-        ]
-        print_table(("contract", "status", "run"), rows)
-        for changed in book.changes():
-            say(changed)
+            say(f"Approved: {shelf.leave(digest)}")
+            say("The client at work takes it up within half a minute.")
+        else:
+            _list_contracts(shelf)
+
+
+def _vault(
+    home: Path, key_file: Path | None, passphrase_file: Path | None, *, keyring: bool
+) -> Vault:
+    """Of a client that is at work."""
+    from anabranch.client.vault import open_vault
+
+    return open_vault(home / "vault", home_key(home, key_file, passphrase_file, keyring=keyring))
+
+
+def _list_contracts(shelf: ContractShelf) -> None:
+    rows = [
+        (shown, "approved" if agreed else "waiting", str((shelf.read(shown) or {}).get("name")))
+        for shown, agreed in shelf.shown().items()
+    ]
+    print_table(("contract", "status", "run"), rows)
+    for changed in shelf.changes():
+        say(changed)
 
 
 def verify(

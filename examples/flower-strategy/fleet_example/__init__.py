@@ -1,0 +1,1 @@
+"""Linear regression at nodes that do different amounts of work."""
