@@ -350,3 +350,42 @@ def test_a_fully_asynchronous_step_mixes_the_clients_model_in(simulant: Simulant
         mixed = before.server.model + (1 + tau) ** -0.5 * (theirs - before.server.model)
         np.testing.assert_allclose(state.server.model, mixed, atol=1e-6)
     assert seen
+
+
+class Broken(Scripted):
+    """Every client answers that it failed."""
+
+    def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
+        events = super().poll(timeout)
+        return [replace(e, fate=Fate.FAILED) for e in events if isinstance(e, Outcome)]
+
+
+def test_a_run_in_which_everybody_fails_again_and_again_comes_to_an_end(simulant: Simulant) -> None:
+    wanted = asynchronous()
+    made, journal = coordinator(wanted, Buffered(2, 3, 2), Broken(simulant, uneven), simulant)
+    state, ending = made.run(start(simulant))
+    assert ending.status == "failed"
+    assert state.progress.merged == 0
+    assert {record.outcome for record in journal.records} == {"failed"}
+    np.testing.assert_array_equal(state.server.model, simulant.program.base)
+
+
+def test_answers_that_come_while_a_model_is_measured_are_merged(simulant: Simulant) -> None:
+    runtime = Scripted(simulant, uneven)
+    wanted = asynchronous(max_staleness=20)
+    made, journal = coordinator(wanted, Buffered(2, 3, 20), runtime, simulant)
+    names, door = simulant.federation.names, ReleaseDoor()
+    everybody_else = range(CLIENTS)
+    made.evaluator = Evaluator(
+        runtime, simulant.program.metrics, door, everybody_else, 0, False, names.__getitem__
+    )
+    early = 0
+    state = start(simulant)
+    for _ in range(6):
+        state = made.round(state)
+        made.evaluate(state.round, state.server)
+        early += sum(isinstance(event, Payload) for event in made.evaluator.early)
+    assert early > 0  # otherwise nothing of this was tested
+    fates = [fate for record in journal.records for fate in record.client_columns["fate"]]
+    assert set(fates) == {"merged", "merged late"}
+    assert len(fates) >= 12

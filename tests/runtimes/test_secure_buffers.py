@@ -195,7 +195,7 @@ def test_an_update_goes_behind_masks_once() -> None:
     assert sums.until_something()[0]
     session = sums.members.session(0)
     base = Base(work.task, 1, broadcast_digest(work.broadcast))
-    with pytest.raises(AnabranchError, match="AB-979"):
+    with pytest.raises(AnabranchError, match="AB-990"):
         session.hold(base, update(sums, 0))  # the same task once more, after a restart perhaps
 
 
@@ -235,4 +235,4 @@ def test_a_client_refuses_a_sum_that_names_another_base_than_its_update_has() ->
     partials, outcomes = sums.until_something()
     assert not partials
     assert outcomes
-    assert all("AB-979" in o.detail or o.fate is Fate.LOST for o in outcomes)
+    assert all("AB-990" in o.detail or o.fate is Fate.LOST for o in outcomes)

@@ -15,7 +15,7 @@ from anabranch.api.conduct import conduct, new_record
 from anabranch.api.prepare import Prepared, prepare
 from anabranch.api.run import Run
 from anabranch.client.secure import secure_session
-from anabranch.coordinator.events import Event
+from anabranch.coordinator.events import Event, RoundCommitted
 from anabranch.coordinator.store import Store
 from anabranch.data.federation import Federation
 from anabranch.errors import AnabranchError
@@ -122,7 +122,8 @@ class Members:
         return runtime
 
     def _work(self, name: str, url: str) -> None:
-        mine = prepared(secure_aggregation=self.made.plan.secure_aggregation)
+        plan = self.made.plan
+        mine = prepared(secure_aggregation=plan.secure_aggregation, rounds=plan.rounds)
         folder = self.directory / name
         session = secure_session(self.made.plan, mine.program, name, folder)
         data = ClientData.of(mine.federation, name)
@@ -165,6 +166,85 @@ def test_a_client_that_is_never_there_costs_the_round_its_update_and_nothing_els
     )
     assert fates.pop("d") in ("too late", "refused", "lost")
     assert set(fates.values()) == {"merged"}
+
+
+WAITING: dict[str, object] = {
+    "count": 4,
+    "quorum": 3,
+    "asynchronous": {"buffer": 5, "concurrency": 7, "max_staleness": 4},
+}
+
+
+def fates_of(run: Run) -> list[list[str]]:
+    return [[str(f) for f in r.client_columns["fate"]] for r in run.history if r.round]
+
+
+def test_over_the_network_updates_wait_for_their_sum(tmp_path: Path) -> None:
+    made = prepared(secure_aggregation=FINE, rounds=WAITING)
+    run = networked(made, tmp_path / "over", Members(made, tmp_path / "members"))
+    assert run.status == "complete"
+    merged = [[fate for fate in row if fate.startswith("merged")] for row in fates_of(run)]
+    assert [len(row) for row in merged] == [5] * 4
+    assert "merged late" in {fate for row in merged for fate in row}
+    # The update itself is on the client's disk, for its owner alone.
+    held = tmp_path / "members" / "a" / "held-update"
+    assert held.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_client_that_is_never_there_does_not_stop_the_buffers(tmp_path: Path) -> None:
+    table = {**FINE, "dropout_share": 0.1, "stage_seconds": 3.0}
+    made = prepared(secure_aggregation=table, rounds={**WAITING, "count": 2})
+    run = networked(made, tmp_path / "over", Members(made, tmp_path / "members", absent=["d"]))
+    assert run.status == "complete"
+    assert [sum(fate.startswith("merged") for fate in row) for row in fates_of(run)] == [5, 5]
+
+
+def test_buffers_of_simulated_devices_go_on_after_a_kill_as_if_nothing_happened(
+    tmp_path: Path,
+) -> None:
+    draw = np.random.default_rng(4)
+    clients = {}
+    for client in range(60):
+        x = draw.normal(size=(20, 4)).astype(np.float32)
+        clients[f"c{client:03d}"] = (x, (np.arange(20) % 2).astype(np.int64))
+    federation = Federation.from_arrays(clients, holdout=clients["c000"])
+    tables = {
+        **TABLES,
+        "rounds": {
+            "count": 4,
+            "quorum": 4,
+            "asynchronous": {"buffer": 8, "concurrency": 14, "max_staleness": 6},
+        },
+        "evaluation": {"on": "holdout"},
+        "devices": {},
+        "secure_aggregation": {**FINE, "corrupt_share": 0.05, "stage_seconds": 900.0},
+    }
+    made = prepare(Plan.model_validate(tables), federation)
+    whole = simulated(made, tmp_path / "whole")
+    with Store.open(tmp_path / "broken") as store:
+        name = store.create_run(new_record(made))
+        with suppress(Stopped):
+            conduct(made, store, name, StopAfter(2))
+    with Store.open(tmp_path / "broken") as store:
+        resumed = conduct(made, store, name, silent)
+    assert same(whole, resumed)
+    assert fates_of(whole) == fates_of(resumed)
+    assert any("merged late" in row for row in fates_of(whole))
+
+
+class Stopped(Exception):  # noqa: N818  # it is no error
+    """The coordinator ends in the middle."""
+
+
+@dataclass
+class StopAfter:
+    """A listener that ends the coordinator when a round is told."""
+
+    rounds: int
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RoundCommitted) and event.round == self.rounds:
+            raise Stopped
 
 
 def test_behind_devices_that_go_away_the_model_is_the_same_every_time(tmp_path: Path) -> None:

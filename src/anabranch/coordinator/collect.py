@@ -60,6 +60,10 @@ def _as_it_is(update: Update, work: Work) -> Update:
     return update
 
 
+def _unsaid(update: Update) -> float | None:
+    return None
+
+
 @dataclass
 class Collected:
     """The open state of one round, or of one piece of work outside the rounds.
@@ -75,6 +79,7 @@ class Collected:
         individuals: single updates by client number, when the work asked for them and
             ``keep_individuals`` says so.
         over: nobody can be asked any more, ever: there is nothing to wait for.
+        coarseness: how coarsely an update is encoded, where its codec says so.
         losses: mean training loss by task, where single updates are seen and carry one.
         arrived: seconds of the runtime's clock at which each outcome came.
         strange: what came for work that is not in ``works``. While a model is measured these are
@@ -87,6 +92,7 @@ class Collected:
     adjust: Adjust = _as_it_is
     keep_individuals: bool = True
     over: bool = False
+    coarseness: Callable[[Update], float | None] = _unsaid
     dispatches: int = 0
     works: dict[str, Work] = field(default_factory=dict)
     outcomes: dict[TaskKey, Outcome] = field(default_factory=dict)
@@ -97,6 +103,7 @@ class Collected:
     _opened: dict[str, OpenWork] = field(default_factory=dict)
     _waiting: dict[str, set[int]] = field(default_factory=dict)
     _took: list[float] = field(default_factory=list)
+    _lost: int = 0
     _sum: Accumulator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -135,7 +142,9 @@ class Collected:
         left = min((w.left(now) for w in self.still_open()), default=math.inf)
         elapsed = now - self.started
         typical = self._typical(fresh)
-        return Situation(self.dispatches, fresh, kept, self.contributors, elapsed, left, typical)
+        return Situation(
+            self.dispatches, fresh, kept, self.contributors, elapsed, left, typical, self._lost
+        )
 
     def _typical(self, waiting: int) -> float:
         """Median seconds of this round's answers, once half of its tasks have one."""
@@ -199,6 +208,7 @@ class Collected:
         if key not in self.outcomes:
             self.outcomes[key] = outcome
             self.arrived[key] = now
+            self._lost += not outcome.fate.counts
             if outcome.fate.counts and self.fresh(outcome.task):
                 insort(self._took, now - self._opened[outcome.task].at)
 
@@ -208,7 +218,9 @@ class Collected:
             self.finish(self._stale(event), now)
         elif known.fate.counts and event.fate.counts:  # a payload's outcome knows no more
             key = TaskKey(event.task, event.client)
-            self.outcomes[key] = replace(event, fate=known.fate, bytes_up=known.bytes_up)
+            self.outcomes[key] = replace(
+                event, fate=known.fate, bytes_up=known.bytes_up, coarseness=known.coarseness
+            )
 
     def _absorb_payload(self, payload: Payload, name: str, now: float) -> None:
         client, work = payload.client, self.works[payload.task]

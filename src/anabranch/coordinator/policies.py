@@ -18,6 +18,9 @@ _SOON = 1e-6
 """Seconds that count as over: sums of times on a clock are not exact."""
 _STARVED = 3600.0
 """Seconds without anybody to ask after which a round without a deadline is closed."""
+_HOPELESS = 10
+"""Rounds are closed when so many times the open tasks have ended without an update: whoever fails
+is asked again, and without an end that could go on for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Situation:
             where none was given a limit.
         typical: median seconds of the answers to this round's tasks, once half of them are there;
             NaN before.
+        lost: tasks that ended in this round without an update.
     """
 
     dispatches: int
@@ -43,6 +47,7 @@ class Situation:
     elapsed: float
     left: float = math.inf
     typical: float = math.nan
+    lost: int = 0
 
     @property
     def open(self) -> int:
@@ -135,6 +140,8 @@ class Synchronous:
 class Buffered:
     """Keep tasks open over the rounds; a round is a full buffer (FedBuff; FedAsync with one).
 
+    A round in which hardly anybody answers is closed with whatever there is.
+
     Attributes:
         buffer: updates that make a round (K).
         concurrency: tasks kept open (M).
@@ -157,7 +164,9 @@ class Buffered:
         limit = self.deadline
         if limit is None and now.open == 0:
             limit = self.starved
-        return now.merged >= self.buffer or (limit is not None and now.elapsed >= limit)
+        hopeless = now.lost >= _HOPELESS * self.concurrency
+        over = limit is not None and now.elapsed >= limit
+        return now.merged >= self.buffer or over or hopeless
 
     def patience(self, now: Situation) -> float | None:
         left = math.inf if self.deadline is None else self.deadline - now.elapsed

@@ -179,7 +179,7 @@ def no_session(sender: str) -> AnabranchError:
 def not_held(why: str) -> AnabranchError:
     """A sum over an update that the client does not have, or gave away."""
     return AnabranchError(
-        "AB-979",
+        "AB-990",
         f"The sum is not over an update that this client holds: {why}.",
         fix="nothing at the client: it is asked to train again. If this is said often, the "
         "coordinator and its clients do not agree on what was asked; compare their logs.",

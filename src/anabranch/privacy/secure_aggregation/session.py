@@ -182,7 +182,7 @@ class ClientSession:
         """Keep an update; what the coordinator is shown is a commitment to it.
 
         Raises:
-            AnabranchError: AB-979 the update of this task was masked already.
+            AnabranchError: AB-990 the update of this task was masked already.
         """
         before = self._keeper.held()
         if before is not None and before.base.task == base.task and not before.content:
@@ -196,7 +196,7 @@ class ClientSession:
         """The held update behind masks, damped by its staleness: once, and in one sum.
 
         Raises:
-            AnabranchError: as `mask`; AB-979 nothing is held that the sum is about.
+            AnabranchError: as `mask`; AB-990 nothing is held that the sum is about.
         """
         delivery = ShareDelivery.from_bytes(letter)
         _, track = self._track(self._keeper.load(), delivery.context)

@@ -128,6 +128,8 @@ class Workplace:
     def _made(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes
     ) -> tuple[Buffer, ...]:
+        if self.session is not None and offer.kind is TaskKind.MASK:
+            return (self.session.mask_held(letter),)
         broadcast = received(self.program, self.held, offer, content)
         reply = self._executed(offer, name, broadcast)
         train = offer.kind is TaskKind.TRAIN
