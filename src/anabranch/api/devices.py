@@ -10,6 +10,7 @@ from anabranch.fleet.cost import TaskCost
 from anabranch.fleet.view import unknown_fleet
 from anabranch.learners.flops import flops_per_example
 from anabranch.runtimes.local.virtual import DeviceRuntime
+from anabranch.updates.layout import Policy
 
 __all__ = ["device_runtime", "task_cost"]
 
@@ -33,7 +34,19 @@ def task_cost(prepared: Prepared) -> TaskCost:
         batch_size=training.batch_size or 0,
         examples=float(prepared.federation.train.counts.mean()),
         memory=_COPIES * 4.0 * layout.size,
+        frozen=_frozen_bytes(prepared),
     )
+
+
+def _frozen_bytes(prepared: Prepared) -> float:
+    """Bytes of the frozen part, as the plan says or as float32; deployed clients have it."""
+    devices = prepared.plan.devices
+    if devices is None:
+        return 0.0
+    if devices.frozen_bytes is not None:
+        return devices.frozen_bytes
+    parameters = prepared.program.learner.layout.parameters
+    return 4.0 * sum(p.size for p in parameters if p.policy is Policy.FREEZE)
 
 
 def device_runtime(prepared: Prepared, inner: Runtime) -> DeviceRuntime:
@@ -49,4 +62,4 @@ def device_runtime(prepared: Prepared, inner: Runtime) -> DeviceRuntime:
     view = unknown_fleet(len(federation)).with_columns(examples=examples)
     fleet = devices.fleet(federation.names, prepared.plan.seed)
     flops = cost.flops * cost.seen(view)
-    return DeviceRuntime(inner, fleet, flops, examples, memory=cost.memory)
+    return DeviceRuntime(inner, fleet, flops, examples, memory=cost.memory, frozen=cost.frozen)

@@ -71,11 +71,11 @@ class Schedule:
         if not collected.outcomes:
             return history
         keys = sorted(collected.outcomes, key=lambda key: (collected.works[key.task].draw, key))
-        return history.after(collected.round, self._shown(collected, keys))
+        return history.after(collected.round, self._shown(collected, keys, history))
 
-    def _shown(self, collected: Collected, keys: Sequence[TaskKey]) -> Shown:
+    def _shown(self, collected: Collected, keys: Sequence[TaskKey], history: FleetHistory) -> Shown:
         outcomes = [collected.outcomes[key] for key in keys]
-        model, device = self._modelled(collected, keys)
+        model, device = self._modelled(collected, keys, history)
         traces = [outcome.trace for outcome in outcomes]
         waited = [
             outcome.seconds or collected.arrived[key] - collected.given_out_at(key.task)
@@ -97,7 +97,7 @@ class Schedule:
         )
 
     def _modelled(
-        self, collected: Collected, keys: Sequence[TaskKey]
+        self, collected: Collected, keys: Sequence[TaskKey], history: FleetHistory
     ) -> tuple[Modelled, np.ndarray]:
         """By the device's model at the time at which each task was given out."""
         parts, devices = [], []
@@ -106,7 +106,7 @@ class Schedule:
             view = self.view(collected.given_out_at(task))
             fractions = collected.works[task].fractions
             work = np.array([fractions.get(int(client), 1.0) for client in rows])
-            part = modelled(view, self.cost).rows(rows)
+            part = modelled(view, self.cost, history.first).rows(rows)
             parts.append(
                 replace(
                     part,

@@ -220,15 +220,18 @@ def admit(
     codes[in_energy < least - 1e-9] = Code.TOO_MUCH_ENERGY
     codes[in_time < least - 1e-9] = Code.TOO_SLOW
     codes[cost.memory > view.memory] = Code.MEMORY
-    for flags, code in _by_state(rules, view, cost):
+    for flags, code in _by_state(rules, view, cost, history.first):
         codes[flags] = code
     work = np.where(codes == Code.NOT_DRAWN, work, 0.0)
-    return Admitted(codes, work, steps, found, modelled(view, cost), view.device, rules)
+    model = modelled(view, cost, history.first)
+    return Admitted(codes, work, steps, found, model, view.device, rules)
 
 
-def _by_state(rules: Admission, view: FleetView, cost: TaskCost) -> list[tuple[Flags, Code]]:
+def _by_state(
+    rules: Admission, view: FleetView, cost: TaskCost, first: Flags
+) -> list[tuple[Flags, Code]]:
     """What the state of devices forbids; the last that applies is the reason that is given."""
-    needed = cost.bytes_down + cost.bytes_up
+    needed = cost.down(first) + cost.bytes_up
     found = [(view.metered & (view.data_left < needed), Code.DATA_BUDGET)]
     if rules.least_battery:
         low = ~view.charging & (view.battery <= rules.least_battery)

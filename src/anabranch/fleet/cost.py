@@ -32,6 +32,8 @@ class TaskCost:
         batch_size: examples of a step; 0 for all of the client's.
         examples: of a client that did not announce how many it has.
         memory: bytes that training needs.
+        frozen: bytes of the part of the model that never changes; a client downloads them once,
+            with its first task.
         sessions: radio sessions of the task; messages that are sent together share one.
         round_trips: of the whole exchange.
     """
@@ -44,6 +46,7 @@ class TaskCost:
     batch_size: int = 32
     examples: float = 100.0
     memory: float = 0.0
+    frozen: float = 0.0
     sessions: float = 1.0
     round_trips: float = 4.0
 
@@ -51,6 +54,12 @@ class TaskCost:
         """Training examples of each client."""
         known = np.isfinite(view.examples)
         return np.where(known, view.examples, self.examples)
+
+    def down(self, first: Flags | None = None) -> Column | float:
+        """Bytes of each download; ``first`` marks clients that do not hold the frozen part."""
+        if first is None or not self.frozen:
+            return self.bytes_down
+        return np.asarray(self.bytes_down + self.frozen * first)
 
     def planned_steps(self, view: FleetView) -> Column:
         """Optimizer steps of the whole task of each client, at least one."""
@@ -98,8 +107,13 @@ class Modelled:
         return self.compute_joules + self.radio_joules
 
 
-def modelled(view: FleetView, cost: TaskCost) -> Modelled:
+def modelled(view: FleetView, cost: TaskCost, first: Flags | None = None) -> Modelled:
     """Seconds and joules of the whole task for every client, by the model alone.
+
+    Args:
+        view: columns of devices.
+        cost: of the whole task.
+        first: clients that still have to download the frozen part of the model; None for nobody.
 
     >>> from anabranch.fleet.view import unknown_fleet
     >>> found = modelled(unknown_fleet(2), TaskCost(bytes_up=1e6, flops=1e9))
@@ -107,11 +121,10 @@ def modelled(view: FleetView, cost: TaskCost) -> Modelled:
     ([1.0, 1.0], [0.0, 0.0], [False, False])
     """
     training = cost.flops * cost.seen(view) / view.flops
-    transfer = (
-        cost.bytes_down / view.down + cost.bytes_up / view.up + cost.round_trips * view.latency
-    )
+    bytes_down = cost.down(first)
+    transfer = bytes_down / view.down + cost.bytes_up / view.up + cost.round_trips * view.latency
     radio = (
-        cost.bytes_down * view.joules_down
+        bytes_down * view.joules_down
         + cost.bytes_up * view.joules_up
         + cost.sessions * view.joules_session
     )

@@ -151,6 +151,11 @@ class FleetHistory:
         own: Column = (self.merged + share * weight) / (self.asked + weight)
         return own
 
+    @property
+    def first(self) -> NDArray[np.bool_]:
+        """Clients that have not answered yet: they hold nothing of an earlier task."""
+        return np.asarray(self.reports == 0)
+
     def _wide_enough(self, shown: Shown) -> FleetHistory:
         """With residuals for every device class that occurs."""
         most = int(shown.device.max(initial=0)) + 1

@@ -110,7 +110,7 @@ def predict(view: FleetView, history: FleetHistory, cost: TaskCost) -> Predictio
         history: of the same clients.
         cost: of the whole task.
     """
-    model = modelled(view, cost)
+    model = modelled(view, cost, history.first)
     compute = _factor(history.compute, view.device)
     transfer = _factor(history.transfer, view.device)
     energy = np.exp(_factor(history.energy, view.device))

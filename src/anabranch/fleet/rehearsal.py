@@ -130,7 +130,8 @@ def rehearse(
         if not len(rows) and now < 30 * 24 * 3600.0:
             now += _WAIT
             continue
-        tasks, seconds = _round(fleet, plan, view, admitted, rows, number)
+        first = history.first
+        tasks, seconds = _round(fleet, plan, view, admitted, rows, number, first)
         history = history.asked_now(number, rows.tolist())
         history = history.after(number, _shown(tasks, view, admitted))
         eligible = int(((admitted.work > 0) & view.available).sum())
@@ -156,11 +157,13 @@ def _round(
     admitted: Admitted,
     rows: Rows,
     number: int,
+    first: NDArray[np.bool_],
 ) -> tuple[RehearsedTasks, float]:
     """Ask ``rows``; the tasks, and the seconds after which the round is closed."""
     cost, now, work = plan.cost, view.now, admitted.work[rows]
     flops = cost.flops * cost.seen(view)[rows] * work
-    begun = fleet.begin(rows, now, number, flops, np.full(len(rows), cost.bytes_down))
+    down = np.broadcast_to(cost.down(first), len(view))[rows]
+    begun = fleet.begin(rows, now, number, flops, down)
     ended = fleet.finish(begun, np.full(len(rows), cost.bytes_up))
     limit = plan.deadline
     if limit is None:

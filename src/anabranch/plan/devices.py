@@ -51,6 +51,9 @@ class DevicesPlan(Value):
         default=None, gt=0, json_schema_extra={"unit": "floating-point operations"}
     )
     """Of one training example: six for each multiply-add of the model. Left out: counted."""
+    frozen_bytes: float | None = Field(default=None, ge=0, json_schema_extra={"unit": "bytes"})
+    """Of the part of the model that never changes (`model.freeze`): each device downloads it once,
+    with its first task. Left out: four for each parameter; 0 where it comes with the program."""
     behaviour: DeviceSettings = DeviceSettings()
     """How devices behave; selection and admission never see it."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from anabranch.data.federation import Card, Examples
 from anabranch.data.partition import IID
@@ -30,6 +31,8 @@ class FashionMNIST(Value):
     """Features as (784,) or as (1, 28, 28)."""
     folder: str = _FOLDER
     """Where the four .gz files are."""
+    public: int = Field(default=0, ge=0, lt=60_000)
+    """Training pictures, the last ones, that no client gets: to choose settings with."""
 
     def load(self, seed: int, schema: DataSchema | None = None) -> Pool:
         """Read the files; the test images are the federation's hold-out.
@@ -41,6 +44,8 @@ class FashionMNIST(Value):
         names = [f"{part}-{what}" for part in ("train", "t10k") for what in _NAMES]
         arrays = [_parse(data, name) for data, name in zip(packed, names, strict=True)]
         images, labels, test_images, test_labels = arrays
+        kept = len(images) - self.public
+        images, labels = images[:kept], labels[:kept]
         size = (1, 28, 28) if self.shape == "image" else (784,)
         return Pool(
             _card(sha256_of(packed)),

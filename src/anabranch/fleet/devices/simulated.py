@@ -52,6 +52,7 @@ class Begun:
         flops: of the work that was asked.
         bytes_down: needed.
         download, train, idle: seconds.
+        downloaded: when the last byte came down, on the virtual clock; inf when it never did.
         carried: bytes that came down, repeated ones included.
         interruptions: so far.
         left: seconds that the device stays after its training.
@@ -70,6 +71,7 @@ class Begun:
     download: Column
     train: Column
     idle: Column
+    downloaded: Column
     carried: Column
     interruptions: NDArray[np.int64]
     left: Column
@@ -264,6 +266,7 @@ class SimulatedFleet:
             download=down.active,
             train=train.active,
             idle=down.idle + train.idle,
+            downloaded=np.where(down.broken, np.inf, times + down.seconds),
             carried=bytes_down + np.maximum(down.active - needed, 0.0) * real.down,
             interruptions=down.interruptions + train.interruptions,
             left=train.left,
