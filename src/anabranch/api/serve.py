@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from anabranch.api.amending import apply_pending, pending_runs, propose
 from anabranch.api.conduct import plan_record
 from anabranch.api.preparing import OWN_SOURCES, require_protected, require_servable
 from anabranch.api.served_run import ServedRun
@@ -42,6 +44,7 @@ __all__ = ["Daemon", "ServeOptions", "run_folder"]
 SERVED: Final = "served"
 _ENDED: Final = 50
 """Runs of earlier daemons that `status` shows."""
+_AGAIN_SECONDS: Final = 0.2
 
 
 def run_folder(store: Path, run_id: str) -> Path:
@@ -162,6 +165,73 @@ class Daemon:
             self._start(run_id, plan, names)
         return run_id
 
+    def amend(
+        self, run_id: str, plan: Plan, added: Sequence[str] = (), reason: str = ""
+    ) -> RunStatus:
+        """Change the contract of a run, also of one that has ended; it holds after the round.
+
+        Args:
+            run_id: of the run, or the beginning of it.
+            plan: the whole plan as it shall be.
+            added: sites that take part from now on.
+            reason: which every site reads.
+
+        Raises:
+            AnabranchError: AB-769 an added site is not on the roster; AB-770 the daemon is being
+                drained; AB-771 no such run; AB-796 to AB-798, AB-9xx it may not be amended so.
+        """
+        with self._changing:
+            if self._draining:
+                raise _draining()
+            found = self._any_of(run_id)
+            folder, faults = run_folder(self._options.store, found), self._options.faults
+            self._require_members(added)
+            with self._store() as store:
+                pending = propose(store, found, plan, self._names(found), added, reason)
+            pending.keep(folder, faults)
+            number, run = pending.amendment.number, self._runs.get(found)
+            if run is not None:
+                run.pause(f"amendment {number} holds after this round")
+            else:
+                self._resume(found)
+        if run is not None:
+            work = threading.Thread(target=self._amended, args=(run,), name=f"amend {found}")
+            work.daemon = True
+            work.start()
+        return next(r for r in self.status().runs if r.run == found)
+
+    def _amended(self, run: ServedRun) -> None:
+        """Once the run has stopped, let it go on under its new contract."""
+        run.join()
+        while not self.ended.wait(_AGAIN_SECONDS):
+            with self._changing, suppress(AnabranchError):  # a full disk: the amendment waits
+                if not self._draining:
+                    self._resume(run.id)
+                return
+
+    def _resume(self, run_id: str) -> None:
+        with self._store() as store:
+            apply_pending(
+                store, run_id, run_folder(self._options.store, run_id), self._options.faults
+            )
+            plan = Plan.model_validate(store.run(run_id).plan)
+        self._ended = tuple(ended for ended in self._ended if ended.run != run_id)
+        self._start(run_id, plan, self._names(run_id))
+
+    def _names(self, run_id: str) -> tuple[str, ...]:
+        return tuple(self._clients_file(run_id).read_text("utf-8").split("\n"))
+
+    def _require_members(self, added: Sequence[str]) -> None:
+        members = self._members()
+        unknown = [] if members is None else [name for name in added if name not in members]
+        if unknown:
+            raise AnabranchError(
+                "AB-769",
+                f"{', '.join(unknown[:5])} is not on the roster, and cannot take part.",
+                fix="enrol the site first (`anabranch enrol`), then amend the run.",
+                kept="The run goes on as it was.",
+            )
+
     def _keep_names(self, run_id: str, names: tuple[str, ...]) -> None:
         """Who takes part is on the disk before the run is: a run without it could not go on."""
         folder, faults = run_folder(self._options.store, run_id), self._options.faults
@@ -253,13 +323,15 @@ class Daemon:
     def _go_on(self) -> None:
         """Runs that the last daemon left open."""
         with self._store() as store:
+            for run_id in pending_runs(self._folder / "runs"):
+                folder = run_folder(self._options.store, run_id)
+                apply_pending(store, run_id, folder, self._options.faults)
             runs = [run for run in store.runs() if self._clients_file(run.id).exists()]
             ended = [run for run in runs if run.status != "running"][:_ENDED]
             self._ended = tuple(_as_stored(store, run) for run in reversed(ended))
         open_ = [run for run in runs if run.status == "running"]
         for record in sorted(open_, key=lambda record: record.created):
-            names = tuple(self._clients_file(record.id).read_text("utf-8").split("\n"))
-            self._start(record.id, Plan.model_validate(record.plan), names)
+            self._start(record.id, Plan.model_validate(record.plan), self._names(record.id))
         self._tell_last_fates()
 
     def _clients_file(self, run_id: str) -> Path:
@@ -301,14 +373,24 @@ class Daemon:
         return self._fleet.trust.value if self._fleet is not None else "clients without identities"
 
     def _of(self, run_id: str) -> ServedRun:
-        found = [run for name, run in self._runs.items() if name.startswith(run_id)]
-        if len(found) != 1 or not run_id:
-            raise AnabranchError(
-                "AB-771",
-                f"the daemon serves {len(found)} runs whose id begins with {run_id!r}.",
-                fix="give the id as `anabranch status` shows it.",
-            )
-        return found[0]
+        return self._runs[_only(run_id, self._runs)]
+
+    def _any_of(self, run_id: str) -> str:
+        """The id of a run that this daemon carries, or an earlier one carried."""
+        with self._store() as store:
+            return _only(run_id, [r.id for r in store.runs() if self._clients_file(r.id).exists()])
+
+
+def _only(run_id: str, known: Iterable[str]) -> str:
+    """The one run whose id begins like this."""
+    found = [name for name in known if name.startswith(run_id)]
+    if len(found) != 1 or not run_id:
+        raise AnabranchError(
+            "AB-771",
+            f"the daemon serves {len(found)} runs whose id begins with {run_id!r}.",
+            fix="give the id as `anabranch status` shows it.",
+        )
+    return found[0]
 
 
 def _as_stored(store: Store, record: RunRecord) -> RunStatus:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from anabranch.api.amending import amendment_in_force, muster_of
 from anabranch.api.conduct import conduct
 from anabranch.api.prepare import Prepared
 from anabranch.api.preparing import Preparation, PreparationStopped
@@ -19,11 +20,13 @@ from anabranch.coordinator.store import Store
 from anabranch.disk import Faults, explained, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
+from anabranch.plan.amend import amended_contract
 from anabranch.plan.contract import canonical_json
 from anabranch.runtimes.http.server.desk import RunFacts
 from anabranch.runtimes.http.server.fleet_server import FleetServer
+from anabranch.runtimes.http.server.muster import Muster
 from anabranch.runtimes.http.server.runtime import HttpRuntime
-from anabranch.runtimes.http.status import OpenPart, RunStatus, WaitingFor
+from anabranch.runtimes.http.status import OpenPart, RunStatus, Unaccepted, WaitingFor
 from anabranch.runtimes.local import InlineRuntime
 from anabranch.updates.sections import Sections
 
@@ -31,6 +34,7 @@ __all__ = ["ServedRun"]
 
 _OF_THE_DISK: Final = frozenset({"AB-602", "AB-603", "AB-613", "AB-614"})
 _DISK_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 0.5
 _WAITS: Final = "waiting"
 """For the coordinator's own disk; `status` says the same of a run that waits for clients."""
 
@@ -72,6 +76,9 @@ class ServedRun:
     _troubles: dict[str, str] = field(default_factory=dict)
     _runtime: HttpRuntime | None = None
     _thread: threading.Thread | None = None
+    _muster: Muster | None = None
+    _mustering: str = ""
+    _amending: str = ""
 
     def start(self) -> None:
         """Begin, or go on after a restart."""
@@ -82,6 +89,11 @@ class ServedRun:
         """End in good order after the round; ``drained``: it goes on when the daemon restarts."""
         self._drained = drained
         self._stop.set()
+
+    def pause(self, why: str) -> None:
+        """End after the round, because the run is amended; the daemon starts it again."""
+        self._amending = why
+        self.stop(drained=True)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end; whether it came."""
@@ -132,9 +144,12 @@ class ServedRun:
 
     def _carried(self) -> None:
         shelf = self.server.counter.shelf
-        contract = shelf.put([canonical_json(self.plan.contract()).encode()])
-        facts = RunFacts(self.id, self.names, contract.digest)
         with Store.open(self.store, self.faults) as store:
+            amendment = amendment_in_force(store, self.id)
+            document = amended_contract(self.plan, amendment)
+            contract = shelf.put([canonical_json(document).encode()])
+            self._muster = muster_of(self.plan, self.id, contract.digest, amendment, self.folder)
+            facts = RunFacts(self.id, self.names, contract.digest, muster=self._muster)
             self._runtime = runtime = HttpRuntime(
                 self.names, Sections(()), server=self.server, facts=facts
             )
@@ -143,6 +158,7 @@ class ServedRun:
                 last = max((stored.round for stored in store.rounds(self.id)), default=-1)
                 runtime.recover(last)
                 self._round = max(last, 0)
+                self._assemble(self._muster)
                 prepared = self._prepared(runtime, begun=last >= 0)
                 run = conduct(
                     prepared, store, self.id, self._heard, self._stop.is_set, self._remote
@@ -151,6 +167,7 @@ class ServedRun:
                 if self._drained and run.status == "stopped":
                     with store.session(self.id) as session:
                         session.finish("running", "drained: goes on when the daemon starts again")
+                    over = not self._amending
             except AnabranchError as error:
                 over = error.code not in _OF_THE_DISK
                 raise
@@ -164,11 +181,37 @@ class ServedRun:
                 if self._state in ("complete", "failed"):
                     self.server.counter.spool.end(self.id)
 
+    def _assemble(self, muster: Muster) -> None:
+        """After an amendment: wait until every site that is there has said what it thinks of it.
+
+        Sites that say no, or are away for longer than a client may be, are not waited for. Fewer
+        than make a round are waited for without end, for nothing could be learnt without them.
+        """
+        if not muster.amended:
+            return
+        began, needed = time.monotonic(), self.plan.rounds.needed(len(self.names))
+        try:
+            while True:
+                if self._stop.is_set():
+                    raise PreparationStopped
+                late = time.monotonic() - began > self.server.limits.absent_seconds
+                barred = self.server.counter.door.barred
+                standings = muster.standings(self.names)
+                silent = [s.client for s in standings if not (s.answered or barred(s.client))]
+                willing = sum(1 for s in standings if not s.reason)
+                if willing >= needed and (late or not silent):
+                    return
+                self._mustering = _gathers(silent, willing, needed)
+                muster.wait(_LOOK_SECONDS)
+        finally:
+            self._mustering = ""
+
     def _prepared(self, runtime: HttpRuntime, *, begun: bool) -> Prepared:
         preparation = Preparation(
             self.plan, self.id, self.names, self.folder, self.patience, self._stop.is_set
         )
         preparation.begun, preparation.faults = begun, self.faults
+        preparation.store = self.store
         return preparation.prepared(runtime)
 
     def _remote(self, prepared: Prepared) -> HttpRuntime:
@@ -207,6 +250,8 @@ class ServedRun:
             self._since = time.monotonic()
         elif isinstance(event, ClientTrouble):
             self._troubles[event.client] = f"round {event.round}: {event.fate} {event.reason}"
+        if self._amending and isinstance(event, RunEnded):
+            return  # it goes on in a moment
         self.listener(self.id, event)
 
     def status(self) -> RunStatus:
@@ -217,8 +262,15 @@ class ServedRun:
             state, reason = "dead", reason or "its thread has ended"
         elif state in ("preparing", "running"):
             missing = [w for part in parts for w in part.waiting]
-            state = "waiting" if missing else "working"
-            reason = "" if not missing else _waits_for(parts)
+            state = "waiting" if missing or self._mustering else "working"
+            reason = self._mustering or ("" if not missing else _waits_for(parts))
+        if self._amending and state in ("working", "waiting", "stopped"):
+            state = "working" if state == "stopped" else state
+            reason = (
+                f"{reason}; {self._amending}"
+                if reason and reason != self._reason
+                else (self._amending)
+            )
         return RunStatus(
             run=self.id,
             name=self.plan.name,
@@ -229,8 +281,17 @@ class ServedRun:
             milliseconds=int(1000 * (time.monotonic() - self._since)),
             last_round_milliseconds=int(1000 * (self._seconds or 0.0)),
             open=parts,
+            contract=self._muster.contract if self._muster is not None else "",
+            unaccepted=self._unaccepted(),
             troubles=tuple(f"{name}: {text}" for name, text in sorted(self._troubles.items()))[:50],
         )
+
+    def _unaccepted(self) -> tuple[Unaccepted, ...]:
+        """Clients that are given no work, with the reason."""
+        if self._muster is None:
+            return ()
+        standings = self._muster.standings(self.names)
+        return tuple(Unaccepted(client=s.client, reason=s.reason) for s in standings if s.reason)
 
     def _open_parts(self) -> tuple[OpenPart, ...]:
         if self._runtime is None:
@@ -253,6 +314,13 @@ class ServedRun:
             )
             for task in self._runtime.desk.status()
         )
+
+
+def _gathers(silent: list[str], willing: int, needed: int) -> str:
+    shown = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
+    if not silent:
+        return f"the amended contract is accepted by {willing} sites, and {needed} make a round"
+    return f"asks sites to accept the amended contract: waits for {shown}"
 
 
 def _waits_for(parts: tuple[OpenPart, ...]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from anabranch.cli import fleets, flower, kits, offline, plans, privacy, runs, sites, sources
+from anabranch.cli.amending import amend
 from anabranch.cli.demo import demo
 from anabranch.cli.devices import device
 from anabranch.cli.guard import GuardedGroup
@@ -62,6 +63,7 @@ app.command("join")(join)
 app.add_typer(offline.app, name="offline")
 app.command("submit")(submit)
 app.command("status")(status)
+app.command("amend")(amend)
 app.command("stop")(stop)
 app.command("drain")(drain)
 app.add_typer(runs.app, name="runs")

@@ -105,6 +105,8 @@ def _print(found: FleetStatus, runs: tuple[RunStatus, ...]) -> None:
         for part in run.open:
             for waiting in part.waiting:
                 say(f"  {waiting.client}: {_where(waiting.fetched, waiting.silent_milliseconds)}")
+        for one in run.unaccepted:
+            say(f"  {one.client} is given no work: {one.reason}")
         for trouble in run.troubles:
             say(f"  trouble: {trouble}")
 

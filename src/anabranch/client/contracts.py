@@ -13,16 +13,21 @@ from anabranch.client.contract import amendments, check_amendment, plan_of_contr
 from anabranch.client.log import ClientLog
 from anabranch.client.policy import ClientPolicy, Decision
 from anabranch.client.vault import Vault
+from anabranch.disk import explained, make_directory, write_durably
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
 from anabranch.plan.amend import amendment_of
 from anabranch.values import Value
 
-__all__ = ["ContractBook"]
+__all__ = ["NOTES", "ContractBook", "ContractShelf"]
+
+NOTES: Final = "approve"
+"""Folder in a client's home where people leave approvals while the client is at work."""
 
 _APPROVALS: Final = "approvals"
 _SHOWN: Final = "contract-"
 _RUNS: Final = "runs"
+_NOTE: Final = "approval"
 _REMEMBERED: Final = 1000  # runs whose contract is remembered
 _TOLD: Final = 5  # changes of an amendment that a message lists
 
@@ -46,7 +51,87 @@ class _Runs(Value):
     """Digest of the contract that was accepted last, by run."""
 
 
-class ContractBook:
+class ContractShelf:
+    """The contracts that a client was shown, to be read while the client may be at work.
+
+    Args:
+        vault: of the client.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._notes = vault.path.parent / NOTES
+
+    def shown(self) -> Mapping[str, bool]:
+        """Every contract that was shown, by digest: whether it is approved."""
+        approved = self._approvals().contracts
+        digests = (name.removeprefix(_SHOWN) for name in self._vault.names(_SHOWN))
+        return {digest: digest in approved for digest in digests}
+
+    def read(self, digest: str) -> dict[str, object] | None:
+        """A contract that was shown."""
+        held = self._vault.get(_SHOWN + digest)
+        return dict(json.loads(held)) if held is not None else None
+
+    def changes(self) -> Iterator[str]:
+        """What every waiting contract changes of the one that it would take the place of."""
+        for digest, agreed in self.shown().items():
+            contract = self.read(digest) or {}
+            before = self._before(contract)
+            if not agreed and before is not None:
+                for change in amendments(self.read(before) or {}, contract):
+                    yield f"{digest[:16]} changes {change}"
+
+    def leave(self, digest: str) -> str:
+        """Agree while the client is at work: a sealed note, which it takes up by itself.
+
+        Only who can open the vault can write one.
+
+        Args:
+            digest: or the beginning of one.
+
+        Returns:
+            The whole digest.
+
+        Raises:
+            AnabranchError: AB-744 not exactly one contract was shown that begins like this.
+        """
+        meant = self._meant(digest)
+        path = self._notes / f"{meant}.sealed"
+        with explained(path, "leaving a note for the client"):
+            make_directory(self._notes, "approve")
+            write_durably(path, self._vault.seal(_NOTE, meant.encode()), "approve", mode=0o600)
+        return meant
+
+    def _meant(self, digest: str) -> str:
+        meant = [known for known in self.shown() if known.startswith(digest)]
+        if len(meant) != 1:
+            raise AnabranchError(
+                "AB-744",
+                f"{len(meant)} contracts that begin with {digest!r} were shown to this client.",
+                fix="give one of the digests that `anabranch approve` lists.",
+            )
+        return meant[0]
+
+    def _before(self, contract: Mapping[str, object]) -> str | None:
+        """The approved contract that this one would take the place of."""
+        approved = self._approvals().contracts
+        amendment = amendment_of(contract)
+        named = amendment.predecessors if amendment is not None else ()
+        found = next((digest for digest in reversed(named) if digest in approved), None)
+        return found or self._approved_before(str(contract.get("name", "")))
+
+    def _approvals(self) -> _Approvals:
+        held = self._vault.get(_APPROVALS)
+        return _Approvals.model_validate_json(held) if held is not None else _Approvals()
+
+    def _approved_before(self, name: str) -> str | None:
+        """The contract of this name that was approved last."""
+        found = [d for d, given in self._approvals().contracts.items() if given.name == name]
+        return found[-1] if found else None
+
+
+class ContractBook(ContractShelf):
     """What may be run here, as policy and people decided.
 
     Args:
@@ -65,7 +150,8 @@ class ContractBook:
         who: Callable[[], str],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._vault, self._log, self._policy = vault, log, policy
+        super().__init__(vault)
+        self._log, self._policy = log, policy
         self._who, self._clock = who, clock
 
     def consider(
@@ -86,6 +172,7 @@ class ContractBook:
                 amendment; AB-1xx it is no plan.
         """
         plan = plan_of_contract(contract, digest)
+        self._take_up()
         known = self._of_run(run, contract, digest)
         if self._vault.get(_SHOWN + digest) is None:
             self._vault.put(_SHOWN + digest, json.dumps(contract).encode())
@@ -148,16 +235,29 @@ class ContractBook:
         Raises:
             AnabranchError: AB-744 not exactly one contract was shown that begins like this.
         """
-        meant = [known for known in self.shown() if known.startswith(digest)]
-        if len(meant) != 1:
-            raise AnabranchError(
-                "AB-744",
-                f"{len(meant)} contracts that begin with {digest!r} were shown to this client.",
-                fix="give one of the digests that `anabranch approve` lists.",
-            )
-        contract = self.read(meant[0]) or {}
-        self._note(meant[0], str(contract.get("name", "")), automatic=False)
-        return meant[0]
+        meant = self._meant(digest)
+        self._approve(meant)
+        return meant
+
+    def _approve(self, digest: str) -> None:
+        contract = self.read(digest) or {}
+        self._note(digest, str(contract.get("name", "")), automatic=False)
+
+    def _take_up(self) -> None:
+        """Notes that people left while the client was at work; what is not theirs is ignored."""
+        for path in sorted(self._notes.glob("*.sealed")):
+            try:
+                with explained(path, "reading a note"):
+                    digest = self._vault.open(_NOTE, path.read_bytes(), path).decode("ascii")
+            except AnabranchError as error:
+                if error.code != "AB-747":
+                    raise
+                digest = ""  # sealed by somebody who cannot open the vault
+            shown = self.shown()
+            if digest in shown and not shown[digest]:
+                self._approve(digest)
+            with explained(path, "taking up a note"):
+                path.unlink(missing_ok=True)
 
     def learn(self, contract: Mapping[str, object], digest: str) -> Plan:
         """Keep a contract that came with a kit, so that people can approve it before any contact.
@@ -168,43 +268,6 @@ class ContractBook:
         plan = plan_of_contract(contract, digest)
         self._vault.put(_SHOWN + digest, json.dumps(contract).encode())
         return plan
-
-    def read(self, digest: str) -> dict[str, object] | None:
-        """A contract that was shown."""
-        held = self._vault.get(_SHOWN + digest)
-        return dict(json.loads(held)) if held is not None else None
-
-    def changes(self) -> Iterator[str]:
-        """What every waiting contract changes of the one of its name that was approved last."""
-        for digest, agreed in self.shown().items():
-            contract = self.read(digest) or {}
-            before = self._before(contract)
-            if not agreed and before is not None:
-                for change in amendments(self.read(before) or {}, contract):
-                    yield f"{digest[:16]} changes {change}"
-
-    def _before(self, contract: Mapping[str, object]) -> str | None:
-        """The approved contract that this one would take the place of."""
-        approved = self._approvals().contracts
-        amendment = amendment_of(contract)
-        named = amendment.predecessors if amendment is not None else ()
-        found = next((digest for digest in reversed(named) if digest in approved), None)
-        return found or self._approved_before(str(contract.get("name", "")))
-
-    def shown(self) -> Mapping[str, bool]:
-        """Every contract that was shown, by digest: whether it is approved."""
-        approved = self._approvals().contracts
-        digests = (name.removeprefix(_SHOWN) for name in self._vault.names(_SHOWN))
-        return {digest: digest in approved for digest in digests}
-
-    def _approvals(self) -> _Approvals:
-        held = self._vault.get(_APPROVALS)
-        return _Approvals.model_validate_json(held) if held is not None else _Approvals()
-
-    def _approved_before(self, name: str) -> str | None:
-        """The contract of this name that was approved last."""
-        found = [d for d, given in self._approvals().contracts.items() if given.name == name]
-        return found[-1] if found else None
 
     def _note(self, digest: str, name: str, *, automatic: bool) -> None:
         given = {d: a for d, a in self._approvals().contracts.items() if d != digest}

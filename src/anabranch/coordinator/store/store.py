@@ -135,6 +135,28 @@ class Store:
             raise
         return session
 
+    def amend(self, run: RunRecord, event: StoredEvent) -> None:
+        """Give a run that nobody writes now another plan, and let it go on; with the reason why.
+
+        Args:
+            run: as `Store.run` gave it, with plan, digests and trust line of the amended one.
+            event: for the run's log, in the same transaction.
+
+        Raises:
+            AnabranchError: AB-607 a coordinator writes it, AB-608 no such run; AB-6xx the disk:
+                nothing was changed.
+        """
+        from anabranch.coordinator.store import writes
+
+        self.run(run.id)
+        lock = acquire(self._lock_path(run.id), run.id)
+        try:
+            with self._database.writing("note") as connection:
+                writes.set_plan(connection, run)
+                writes.append_events(connection, run.id, (event,), None)
+        finally:
+            lock.close()
+
     def is_open(self, run_id: str) -> bool:
         """Whether some process has a session on the run now."""
         lock = FileLock(self._lock_path(run_id))

@@ -14,7 +14,14 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, func, inser
 from anabranch.coordinator.store import chain, rows, tables
 from anabranch.coordinator.store.records import RoundRecord, RunRecord, RunStatus, StoredEvent
 
-__all__ = ["append_events", "drop_states", "insert_rounds", "insert_run", "set_status"]
+__all__ = [
+    "append_events",
+    "drop_states",
+    "insert_rounds",
+    "insert_run",
+    "set_plan",
+    "set_status",
+]
 
 _CHUNK: Final = 500  # below the parameter limit of every database
 
@@ -70,6 +77,14 @@ def set_status(
     """Say how the run is."""
     values = {"of_run": run, "status": status, "reason": reason, "ended": ended}
     connection.execute(_CHANGE_RUN, values)
+
+
+def set_plan(connection: Connection, run: RunRecord) -> None:
+    """The run has another plan from now on, and goes on."""
+    row = rows.run_row(run)
+    names = ("plan", "plan_digest", "contract_digest", "data_digest", "trust_line")
+    values = {"of_run": run.id, "status": "running", "reason": "", "ended": None}
+    connection.execute(_CHANGE_RUN, {**values, **{name: row[name] for name in names}})
 
 
 def insert_rounds(

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from anabranch.values import Value
 
-__all__ = ["ClientSeen", "FleetStatus", "OpenPart", "RunStatus", "WaitingFor"]
+__all__ = ["ClientSeen", "FleetStatus", "OpenPart", "RunStatus", "Unaccepted", "WaitingFor"]
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 
@@ -34,6 +34,14 @@ class OpenPart(Value):
     waiting: tuple[WaitingFor, ...]
 
 
+class Unaccepted(Value):
+    """A client that is given no work of a run."""
+
+    client: str
+    reason: str
+    """It has not accepted an amended contract, or speaks too old a version of the protocol."""
+
+
 class RunStatus(Value):
     """One run."""
 
@@ -49,6 +57,9 @@ class RunStatus(Value):
     """Since the last round ended, or since the run began."""
     last_round_milliseconds: Count = 0
     open: tuple[OpenPart, ...] = ()
+    contract: str = ""
+    """Digest of the contract in force; empty of a run that is not carried now."""
+    unaccepted: tuple[Unaccepted, ...] = ()
     troubles: tuple[str, ...] = ()
     """The last trouble of each client that had one."""
 

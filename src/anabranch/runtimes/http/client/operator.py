@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from anabranch.runtimes.http.client.line import checked, parsed
 from anabranch.runtimes.http.status import FleetStatus, RunStatus
 from anabranch.values import Value
 
-__all__ = ["CONTROL", "Operator", "Submission", "Submitted"]
+__all__ = ["CONTROL", "Amending", "Operator", "Submission", "Submitted"]
 
 CONTROL: Final = "/control/v1"
 _SECONDS: Final = 60.0
@@ -26,6 +27,16 @@ class Submission(Value):
 
     plan: str = Field(max_length=1 << 20)
     """Its TOML text, every change applied."""
+
+
+class Amending(Value):
+    """A change of a run's contract."""
+
+    plan: str = Field(max_length=1 << 20)
+    """The whole plan as it shall be, as TOML text."""
+    added: tuple[str, ...] = ()
+    """Sites that take part from now on."""
+    reason: str = Field(default="", max_length=500)
 
 
 class Submitted(Value):
@@ -75,6 +86,12 @@ class Operator:
         """Begin a run; its id."""
         content = Submission(plan=text).model_dump_json().encode()
         return parsed(Submitted, self._send("POST", "/runs", content)).run
+
+    def amend(self, run: str, text: str, added: Sequence[str] = (), reason: str = "") -> RunStatus:
+        """Change the contract of a run to the plan in ``text``, after its round."""
+        asked = Amending(plan=text, added=tuple(added), reason=reason)
+        content = asked.model_dump_json().encode()
+        return parsed(RunStatus, self._send("POST", f"/runs/{run}/amend", content))
 
     def stop(self, run: str) -> RunStatus:
         """End a run after its round."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from anabranch.disk import Faults, explained, no_faults, write_durably
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
 from anabranch.plan.load import parse_plan
-from anabranch.runtimes.http.client.operator import CONTROL, Submission, Submitted
+from anabranch.runtimes.http.client.operator import CONTROL, Amending, Submission, Submitted
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.server.listening import Tls
 from anabranch.runtimes.http.server.requests import answer, message_of
@@ -33,6 +34,8 @@ class Controlled(Protocol):
     """What can be controlled: the daemon."""
 
     def submit(self, plan: Plan) -> str: ...
+
+    def amend(self, run_id: str, plan: Plan, added: Sequence[str], reason: str) -> RunStatus: ...
 
     def stop(self, run_id: str) -> RunStatus: ...
 
@@ -85,6 +88,13 @@ class _Control:
         plan = parse_plan(asked.plan)
         return answer(Submitted(run=await run_in_threadpool(self._daemon.submit, plan)), 201)
 
+    async def amend(self, request: Request) -> Response:
+        self._admit(request)
+        asked = await message_of(request, Amending, HttpLimits(message_bytes=1 << 21))
+        run, plan = request.path_params["run"], parse_plan(asked.plan)
+        told = await run_in_threadpool(self._daemon.amend, run, plan, asked.added, asked.reason)
+        return answer(told, 202)
+
     async def stop(self, request: Request) -> Response:
         self._admit(request)
         return answer(self._daemon.stop(request.path_params["run"]))
@@ -111,5 +121,6 @@ def control_routes(daemon: Controlled, token: str, limits: HttpLimits) -> list[R
         Route(f"{CONTROL}/status", control.status, methods=["GET"]),
         Route(f"{CONTROL}/runs", control.submit, methods=["POST"]),
         Route(f"{CONTROL}/runs/{{run}}/stop", control.stop, methods=["POST"]),
+        Route(f"{CONTROL}/runs/{{run}}/amend", control.amend, methods=["POST"]),
         Route(f"{CONTROL}/drain", control.drain, methods=["POST"]),
     ]
