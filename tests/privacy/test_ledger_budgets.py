@@ -188,7 +188,7 @@ def test_part_of_the_budget_is_for_evaluations() -> None:
     whole = share_of(charges_of(model.charges)) + share_of(charges_of(evaluation.charges))
     assert share_of(charges_of(evaluation.charges)) == pytest.approx(0.2 * whole)
     assert sum(charge.rounds for charge in evaluation.charges) == 4
-    assert promise.statistics_charge() == replace(evaluation.charges[0], rounds=1)
+    assert promise.evaluation_charge() == replace(evaluation.charges[0], rounds=1)
 
 
 def test_a_share_that_nothing_spends_is_refused() -> None:

@@ -6,13 +6,14 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from anabranch.api.assembly import asking_of, initial_state, policy_of
+from anabranch.api.assembly import asking_of, initial_state, policy_of, straggling_of
 from anabranch.api.closing import Closing
 from anabranch.api.devices import device_runtime
 from anabranch.api.prepare import Prepared
@@ -46,10 +47,11 @@ from anabranch.coordinator.store import (
     Store,
     Witness,
 )
+from anabranch.data.preprocess import StatisticRelease
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan, trust_line
 from anabranch.plan.limits import Limits
-from anabranch.privacy.door import ReleaseDoor
+from anabranch.privacy.door import Admission, ReleaseDoor
 from anabranch.runtimes.local import LocalSetup, holdout_shards, local_runtime
 
 __all__ = ["conduct", "new_record", "plan_record"]
@@ -127,10 +129,13 @@ def conduct(
             session.commit([_first_record(prepared, state)])
         else:
             state = RunState.from_arrays(latest.round, type(state.server), latest.state)
+            state = state.for_clients(len(prepared.federation))
             protection.recover(state.extra, store.releases(run_id))
         policy = policy_of(prepared, in_time=in_time)
         asking = protection.guard(asking_of(prepared, run_id, runtime, in_time=in_time))
         coordinator = _coordinator(protection, runtime, asking, policy, journal, listener, stopped)
+        straggling = straggling_of(prepared.plan, in_time=in_time)
+        coordinator.evaluator = replace(coordinator.evaluator, straggling=straggling)
         coordinator.framed = carrier.framed if carrier is not None else "differences"
         coordinator.watch = _watch(prepared, store, run_id)
         listener(_started(prepared, run_id, state))
@@ -207,7 +212,7 @@ def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
     now = time.time()
     releases = prepared.loaded.releases if prepared.loaded is not None else ()
     door = ReleaseDoor()
-    entries = tuple(release_entry(door.admit(r.description, 0, r.total)) for r in releases)
+    entries = tuple(release_entry(_admitted(door, release)) for release in releases)
     card = prepared.federation.card
     return RoundRecord(
         round=0,
@@ -217,6 +222,12 @@ def _first_record(prepared: Prepared, state: RunState) -> RoundRecord:
         events=(card_note(card),) if card is not None else (),
         state=state.arrays(),
     )
+
+
+def _admitted(door: ReleaseDoor, release: StatisticRelease) -> Admission:
+    """Statistics at the door, with the noise that is in them."""
+    found = door.admit(release.description, 0, release.total)
+    return replace(found, mechanism=release.mechanism) if release.mechanism else found
 
 
 def _coordinator(

@@ -17,7 +17,13 @@ from anabranch.plan.check import check_against_data, check_against_layout
 from anabranch.plan.mechanism import mechanism_of, scores_of
 from anabranch.runtimes.local.worker import Simulant
 
-__all__ = ["Prepared", "prepare", "program_of", "require_open_statistics"]
+__all__ = [
+    "Prepared",
+    "prepare",
+    "program_of",
+    "require_open_statistics",
+    "require_statistics",
+]
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,11 @@ def prepare(
     require_accepted(plan)
     loaded = None
     if federation is None:
-        loaded = load_federation(plan.data, plan.seed)
+        noisy = plan.privacy is not None and plan.privacy.statistics_share > 0
+        loaded = load_federation(plan.data, plan.seed, noisy=noisy)
         federation = loaded.federation
         require_open_statistics(plan, tuple(r.description for r in loaded.releases))
+    require_statistics(plan, needed=loaded is not None and loaded.pending is not None)
     check_against_fleet(plan, len(federation))
     with one_thread():
         program = program_of(plan, federation, module)
@@ -83,8 +91,26 @@ def require_open_statistics(plan: Plan, statistics: tuple[str, ...]) -> None:
         "AB-988",
         f"the plan promises privacy, and its data need statistics that would leave without noise: "
         f"{', '.join(statistics)}.",
-        fix="state why that may be in privacy.open_statistics (the report then says that they are "
-        "outside epsilon), or give features that need no preprocessing (source 'folder').",
+        fix="pay for noise on them (privacy.statistics_share = 0.05); or state why they may leave "
+        "without in privacy.open_statistics (the report then says that they are outside epsilon); "
+        "or give features that need no preprocessing (source 'folder').",
+        kept="Nothing was started.",
+    )
+
+
+def require_statistics(plan: Plan, *, needed: bool) -> None:
+    """Refuse a budget for statistics that nothing would spend: the model would be noisier for it.
+
+    Raises:
+        AnabranchError: AB-989.
+    """
+    if needed or plan.privacy is None or not plan.privacy.statistics_share:
+        return
+    raise AnabranchError(
+        "AB-989",
+        "privacy.statistics_share sets budget aside for the statistics that tables are prepared "
+        "with, and these data need none.",
+        fix="leave privacy.statistics_share out.",
         kept="Nothing was started.",
     )
 

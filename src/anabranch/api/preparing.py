@@ -16,14 +16,29 @@ from typing import Final, Protocol
 import numpy as np
 
 from anabranch.aggregation.fold import Accumulator, FoldPlan
-from anabranch.api.prepare import Prepared, prepare, program_of, require_open_statistics
+from anabranch.api.prepare import (
+    Prepared,
+    prepare,
+    program_of,
+    require_open_statistics,
+    require_statistics,
+)
+from anabranch.api.private import LEDGERS, ShowsLedger, checked_promise
+from anabranch.api.statistics import StatisticsBudget
 from anabranch.client.equipment import DESCRIPTION, Equipment
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.asking import task_name
 from anabranch.coordinator.runtime import Fate, Outcome, Payload, Runtime, Work
+from anabranch.coordinator.store.ledger import PopulationLedger
+from anabranch.data.bounded import neutral, require_bounds
 from anabranch.data.federation import Card, Federation, Ragged
 from anabranch.data.load import LoadedData
-from anabranch.data.preprocess import PreprocessRules, StatisticRelease, fit_preprocessor
+from anabranch.data.preprocess import (
+    Preprocessor,
+    PreprocessRules,
+    StatisticRelease,
+    fit_preprocessor,
+)
 from anabranch.data.schema import DataSchema
 from anabranch.data.statistics import statistic_sections, withhold_small
 from anabranch.data.vocabulary import fit_vocabulary, vocabulary_sections
@@ -49,6 +64,8 @@ OWN_SOURCES: Final = ("folder", "table")
 """Sources whose rows lie at the sites; every other one is public and named."""
 
 _POLL = 0.5
+_JOINED = 100
+"""Stages of sites that came later, counted on from here: no task has two meanings."""
 
 
 def require_servable(plan: Plan) -> None:
@@ -130,6 +147,7 @@ class Preparation:
         begun: whether the run's first record is durable. Before that, what the folder holds is
             gathered once more (from the answers at hand), because the record must tell of it.
         faults: told about every step that touches the disk (tests).
+        store: folder of the store, in which the privacy ledgers lie.
     """
 
     plan: Plan
@@ -140,6 +158,7 @@ class Preparation:
     stopped: Callable[[], bool] = lambda: False
     begun: bool = True
     faults: Faults = no_faults
+    store: Path = Path("runs")
     _releases: list[StatisticRelease] = field(default_factory=list)
 
     def prepared(self, runtime: EquippingRuntime) -> Prepared:
@@ -155,6 +174,8 @@ class Preparation:
         equipment, members = self._kept() if self.begun else (None, None)
         if equipment is None or members is None:
             equipment, members = self._gathered(runtime)
+        elif len(members.names) < len(self.names):
+            members = self._joined(runtime, equipment, members)
         self._publish(runtime, equipment)
         return self._assembled(equipment, members)
 
@@ -167,6 +188,7 @@ class Preparation:
 
     def _public(self, runtime: EquippingRuntime) -> Prepared:
         """A named source: both ends load it, and nobody needs to tell anything."""
+        require_statistics(self.plan, needed=False)
         prepared = prepare(self.plan)
         federation = prepared.federation
         equipment = Equipment(
@@ -181,22 +203,72 @@ class Preparation:
 
     def _gathered(self, runtime: EquippingRuntime) -> tuple[Equipment, _Members]:
         schema = self.plan.data.table
-        if schema is not None:
+        if schema is not None and not self._noisy:
             require_open_statistics(self.plan, ("column statistics of training rows",))
+        require_statistics(self.plan, needed=schema is not None)
+        if schema is not None and self._noisy:
+            require_bounds(schema)
         self._publish(runtime, Equipment(stage="examples", table=schema))
         answers = self._ask(runtime, 1, DESCRIPTION)
         members = self._members(answers)
         equipment = self._sized(answers, schema)
-        if schema is not None:
+        if schema is not None and self._noisy:
+            equipment = self._fitted_noisily(runtime, schema, equipment, members)
+        elif schema is not None:
             equipment = self._fitted(runtime, schema, equipment)
         self._keep(equipment, members)
         return equipment, members
 
-    def _fitted(self, runtime: EquippingRuntime, schema: DataSchema, sized: Equipment) -> Equipment:
+    def _joined(
+        self, runtime: EquippingRuntime, equipment: Equipment, members: _Members
+    ) -> _Members:
+        """Sites that came with an amendment tell their sizes; the preprocessing stays as it was."""
+        known, schema = len(members.names), self.plan.data.table
+        self._publish(runtime, Equipment(stage="examples", table=schema))
+        new = tuple(range(known, len(self.names)))
+        answers = self._ask(runtime, _JOINED + known, DESCRIPTION, new, needed=0)
+        told = self._members(answers)
+        joined = _Members(names=self.names, counts=(*members.counts, *told.counts[known:]))
+        self._keep(equipment, joined)
+        return joined
+
+    @property
+    def _noisy(self) -> bool:
+        """Whether the promise pays for noise on statistics."""
+        return self.plan.privacy is not None and self.plan.privacy.statistics_share > 0
+
+    @property
+    def _rules(self) -> PreprocessRules:
         data = self.plan.data
-        rules = PreprocessRules(
+        return PreprocessRules(
             min_count=data.min_count, indicators=data.indicators, vocabulary=data.vocabulary
         )
+
+    def _fitted_noisily(
+        self, runtime: EquippingRuntime, schema: DataSchema, sized: Equipment, members: _Members
+    ) -> Equipment:
+        """Preprocessing from noisy statistics, which the run's ledger holds."""
+        promise = checked_promise(
+            self._assembled(_ready(sized, schema, neutral(schema, self._rules)), members)
+        )
+        with PopulationLedger.open(self.store / LEDGERS, promise.opened) as population:
+            ledger = population.begin(promise.allotted(self.run, self.plan.contract_digest))
+            if isinstance(runtime, ShowsLedger):
+                runtime.show_ledger(population.path)
+            budget = StatisticsBudget.of(self.plan, schema, ledger, self.names)
+            try:
+                budget.before()
+                self._publish(runtime, sized.replace(stage="columns", table=schema))
+                total = self._total(self._ask(runtime, 3, budget.sections), budget.sections)
+                fitted, release = budget.fitted(schema, total, self._rules)
+            except AnabranchError as error:
+                ledger.finish(error.code)  # nothing follows: the rest returns to the population
+                raise
+            self._releases.append(release)
+        return _ready(sized, schema, fitted)
+
+    def _fitted(self, runtime: EquippingRuntime, schema: DataSchema, sized: Equipment) -> Equipment:
+        rules = self._rules
         if schema.open:
             self._publish(runtime, sized.replace(stage="codes", table=schema))
             sections = vocabulary_sections(schema, rules.vocabulary)
@@ -211,13 +283,18 @@ class Preparation:
         self._releases.append(
             StatisticRelease("column statistics of training rows", total, fitted.withheld)
         )
-        return sized.replace(
-            stage="ready", table=schema, preprocessor=fitted, input_shape=(len(fitted.features),)
-        )
+        return _ready(sized, schema, fitted)
 
-    def _ask(self, runtime: EquippingRuntime, stage: int, sections: Sections) -> dict[int, Update]:
-        """The answers of a stage by client number."""
-        clients = tuple(range(len(self.names)))
+    def _ask(
+        self,
+        runtime: EquippingRuntime,
+        stage: int,
+        sections: Sections,
+        clients: Sequence[int] | None = None,
+        needed: int | None = None,
+    ) -> dict[int, Update]:
+        """The answers of a stage by client number; of all clients unless some are named."""
+        clients = tuple(range(len(self.names)) if clients is None else clients)
         task = task_name(self.run, TaskKind.STATISTICS, stage)
         fold = FoldPlan(sections, len(clients))
         work = Work(
@@ -235,7 +312,8 @@ class Preparation:
         if self.stopped():
             raise PreparationStopped
         good = {client: update for client, update in answers.items() if update is not None}
-        self._require_enough(len(good), fates)
+        if needed is None or len(good) < needed:
+            self._require_enough(len(good), fates)
         return good
 
     def _update(self, event: Payload, sections: Sections) -> Update | None:
@@ -327,6 +405,11 @@ class Preparation:
             for name, value in (("members", members), ("equipment", equipment)):
                 content = value.model_dump_json().encode()
                 write_durably(self.folder / f"{name}.json", content, "equipment", self.faults)
+
+
+def _ready(sized: Equipment, schema: DataSchema, fitted: Preprocessor) -> Equipment:
+    shape = (len(fitted.features),)
+    return sized.replace(stage="ready", table=schema, preprocessor=fitted, input_shape=shape)
 
 
 def _shape(update: Update) -> tuple[int, ...]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from anabranch.api.prepare import Prepared
+from anabranch.api.statistics import with_statistics
 from anabranch.client.inside import InsideNoise, units_of
 from anabranch.coordinator.asking import Asking
 from anabranch.coordinator.evaluation import Scored
 from anabranch.coordinator.releasing import OpenReleases, PrivateReleases
-from anabranch.coordinator.site_releases import SiteReleases
+from anabranch.coordinator.site_releases import SiteReleases, SiteTelling
 from anabranch.coordinator.store import Arrays, StoredRelease
 from anabranch.coordinator.store.ledger import PopulationLedger, RunLedger
 from anabranch.disk import Faults, no_faults
@@ -24,7 +25,7 @@ from anabranch.privacy.door import ReleaseDoor
 from anabranch.privacy.events import GaussianEvent, Unit
 from anabranch.privacy.mechanisms import DistributedNoise
 
-__all__ = ["Protection", "protection_of"]
+__all__ = ["LEDGERS", "Protection", "ShowsLedger", "checked_promise", "protection_of"]
 
 LEDGERS = "ledgers"
 """Folder of the populations' ledgers, inside the store."""
@@ -61,7 +62,7 @@ class Protection:
     @property
     def scored(self) -> Scored | None:
         """Who releases what clients tell of the model's quality; None where nobody needs to."""
-        if self.prepared.program.scores is None or not isinstance(self.releases, PrivateReleases):
+        if isinstance(self.releases, OpenReleases) or not self.prepared.program.tells_scores:
             return None
         return self.releases
 
@@ -114,6 +115,8 @@ def protection_of(
     promise = checked_promise(prepared)
     with PopulationLedger.open(store / LEDGERS, promise.opened, faults) as population:
         ledger = population.begin(promise.allotted(run_id, plan.contract_digest))
+        prepared = with_statistics(prepared, ledger)
+        mechanism = prepared.program.mechanism or mechanism
         if isinstance(mechanism, DistributedNoise):
             program = replace(prepared.program, secret=ledger.client_key())
             prepared = replace(prepared, program=program)
@@ -126,21 +129,14 @@ def _inside(
     prepared: Prepared, inside: InsideNoise, run_id: str, store: Path, faults: Faults
 ) -> Iterator[Protection]:
     """A run whose sites make the noise: every site has its own line in the ledger."""
-    plan, train, names = prepared.plan, prepared.federation.train, prepared.federation.names
-    assert plan.privacy is not None  # only such a plan makes noise inside sites
-    unit = plan.privacy.unit
-    # The coordinator of a served run holds no rows, but knows how many each site has.
-    sites = (
-        dict(zip(names, train.counts.tolist(), strict=True))
-        if unit is Unit.EXAMPLE
-        else {name: units_of(train.of(n), unit, name) for n, name in enumerate(names)}
-    )
+    plan, names = prepared.plan, prepared.federation.names
+    sites = _site_units(prepared)
     promise = promise_of(plan, len(names), sites)
     planned = {
         line.site: event
         for line in promise.lines
         for event in line.charges
-        if line.site and isinstance(event, GaussianEvent)
+        if line.site and line.purpose == "model" and isinstance(event, GaussianEvent)
     }
     steps = {
         name: local_schedule(inside.mechanism, plan.local, units)[1]
@@ -150,18 +146,38 @@ def _inside(
     noise = {name: event.noise_multiplier for name, event in planned.items()}
     with PopulationLedger.open(store / LEDGERS, promise.opened, faults) as population:
         ledger = population.begin(promise.allotted(run_id, plan.contract_digest))
+        prepared = with_statistics(prepared, ledger)
         program = replace(
             prepared.program,
             inside=replace(inside, multipliers=noise),
             secret=ledger.client_key(),
         )
-        releases = SiteReleases(charges, ledger, names, ReleaseDoor())
+        inside = prepared.program.inside or inside
+        scores, per_evaluation = inside.scores, promise.evaluation_charge()
+        told = SiteTelling(scores, per_evaluation) if scores and per_evaluation else None
+        releases = SiteReleases(charges, ledger, names, ReleaseDoor(), told)
         yield Protection(replace(prepared, program=program), releases, ledger)
 
 
+def _site_units(prepared: Prepared) -> dict[str, int]:
+    """Units of privacy at each site; a coordinator that holds no rows knows how many there are."""
+    privacy, train = prepared.plan.privacy, prepared.federation.train
+    assert privacy is not None  # only such a plan makes noise inside sites
+    names = prepared.federation.names
+    if privacy.unit is Unit.EXAMPLE:
+        return dict(zip(names, train.counts.tolist(), strict=True))
+    return {name: units_of(train.of(n), privacy.unit, name) for n, name in enumerate(names)}
+
+
 def checked_promise(prepared: Prepared) -> Promise:
-    """The numbers of the plan's promise, when there is something to learn within it."""
+    """The numbers of the plan's promise, when there is something to learn within it.
+
+    Raises:
+        AnabranchError: AB-933, AB-942 there is nothing; as `promise_of`.
+    """
     clients = len(prepared.federation)
+    if prepared.program.inside is not None:
+        return promise_of(prepared.plan, clients, _site_units(prepared))
     promise = promise_of(prepared.plan, clients)
     if prepared.program.mechanism is not None:
         check_promise(prepared.plan, promise, prepared.program.mechanism, clients)

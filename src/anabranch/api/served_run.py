@@ -212,6 +212,7 @@ class ServedRun:
         )
         preparation.begun, preparation.faults = begun, self.faults
         preparation.store = self.store
+        preparation.store = self.store
         return preparation.prepared(runtime)
 
     def _remote(self, prepared: Prepared) -> HttpRuntime:

@@ -20,7 +20,7 @@ from anabranch.errors import AnabranchError
 from anabranch.learners.build import ModuleFactory, build_learner
 from anabranch.learners.metrics import MetricSet
 from anabranch.plan import Plan
-from anabranch.plan.mechanism import mechanism_of, scores_of
+from anabranch.plan.mechanism import mechanism_of, scores_of, site_scores_of
 from anabranch.plan.privacy import LocalDpSgd
 from anabranch.randomness import derived_seed
 from anabranch.updates.sections import Section, Sections
@@ -112,12 +112,12 @@ def build_program(
         mechanism=mechanism_of(plan, learner.layout.averaged),
         scores=scores_of(plan, classes),
         downlink=plan.updates.downlink,
-        inside=_inside(plan),
+        inside=_inside(plan, classes),
     )
 
 
-def _inside(plan: Plan) -> InsideNoise | None:
+def _inside(plan: Plan, classes: int) -> InsideNoise | None:
     """Noise that is made inside local training, where the plan promises it."""
     if plan.privacy is None or not isinstance(plan.privacy.mechanism, LocalDpSgd):
         return None
-    return InsideNoise(plan, plan.privacy.mechanism)
+    return InsideNoise(plan, plan.privacy.mechanism, scores=site_scores_of(plan, classes))

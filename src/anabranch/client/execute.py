@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from anabranch.algorithms.base import Broadcast, LocalWork, SectionValues
+from anabranch.client.inside import refused_metrics
 from anabranch.client.program import CLIP_NORM, LOCAL_PARAMETERS, ClientProgram
 from anabranch.client.task import Reply, Task, TaskKind
 from anabranch.data.federation import Examples
@@ -39,11 +40,17 @@ def execute(
         The encoded update and the pending memory.
 
     Raises:
-        AnabranchError: the data do not fit the model, or the client has none.
+        AnabranchError: the data do not fit the model, or the client has none; AB-984 metrics of a
+            private run that nothing pays for.
     """
     if task.kind is TaskKind.TRAIN:
         return _train(program, task, broadcast, memory, data)
+    if task.kind is TaskKind.EVALUATE and program.private and not program.tells_scores:
+        raise refused_metrics()
     outputs = program.learner.predict(program.whole_vector(broadcast["model"], memory), data.x)
+    if task.kind is TaskKind.EVALUATE and program.inside is not None:
+        stream, kind = _secrets(program, task), program.metrics.task
+        return Reply(program.inside.scored(outputs, data, kind, task.name, stream))
     measured = program.metrics.measure(outputs, data.y)
     if program.scores is not None and task.kind is TaskKind.EVALUATE:
         counts = measured.scalars
@@ -143,7 +150,8 @@ def _secrets(program: ClientProgram, task: Task) -> SecretStream:
     """A client's own randomness: of its operating system, or of the run in a simulation."""
     if program.secret is None:
         return SecretStream.system()
-    return SecretStream.keyed(program.secret, "client", task.name, str(task.round), task.task)
+    purpose = "client" if task.kind is TaskKind.TRAIN else task.kind.value
+    return SecretStream.keyed(program.secret, purpose, task.name, str(task.round), task.task)
 
 
 def _work(

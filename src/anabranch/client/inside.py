@@ -6,17 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
+from anabranch.data.bounded import unit_means
 from anabranch.data.federation import Examples
 from anabranch.errors import AnabranchError
+from anabranch.learners.metrics import MetricTask, example_losses
 from anabranch.learners.private_sgd import PrivateSteps
 from anabranch.plan.privacy import LocalDpSgd
-from anabranch.plan.promise import local_schedule, promise_of
+from anabranch.plan.promise import local_schedule, promise_of, share_event
 from anabranch.plan.schema import Plan
 from anabranch.privacy.events import GaussianEvent, Unit
+from anabranch.privacy.mechanisms import SiteScores
 from anabranch.privacy.noise import SecretStream
+from anabranch.updates.sections import Update
 
-__all__ = ["InsideNoise", "units_of"]
+__all__ = ["InsideNoise", "refused_metrics", "units_of"]
 
 
 def units_of(data: Examples, unit: Unit, client: str) -> int:
@@ -39,6 +44,17 @@ def units_of(data: Examples, unit: Unit, client: str) -> int:
     return len(np.unique(data.subjects))
 
 
+def refused_metrics() -> AnabranchError:
+    """The coordinator asks for metrics that the contract does not pay for."""
+    return AnabranchError(
+        "AB-984",
+        "the coordinator asks for metrics of this client's examples, and the contract sets no part "
+        "of the privacy budget aside for them.",
+        fix="ask who runs the coordinator; a plan can set privacy.evaluation_share.",
+        kept="Nothing was computed and nothing was sent.",
+    )
+
+
 @dataclass(frozen=True)
 class InsideNoise:
     """The mechanism of every site, and each site's noise.
@@ -47,11 +63,13 @@ class InsideNoise:
         plan: says what is promised.
         mechanism: clip norm, batch, contributions.
         multipliers: noise of simulated sites by name; a deployed site finds its own.
+        scores: what a site tells of the model's quality; None if nothing.
     """
 
     plan: Plan
     mechanism: LocalDpSgd
     multipliers: Mapping[str, float] = field(default_factory=dict)
+    scores: SiteScores | None = None
 
     def steps(
         self, data: Examples, client: str, stream: Callable[[], SecretStream]
@@ -74,6 +92,31 @@ class InsideNoise:
             max_examples=self.mechanism.max_examples if self._subjects else 1,
             stream=stream,
         )
+
+    def scored(
+        self,
+        outputs: NDArray[np.float32],
+        data: Examples,
+        task: MetricTask,
+        client: str,
+        stream: SecretStream,
+    ) -> Update:
+        """How good the model is on ``data``: sums over units, with this site's noise.
+
+        Raises:
+            AnabranchError: AB-981 as `units_of`; AB-984 no budget pays for it.
+        """
+        event = share_event(self.plan, "evaluation")
+        if self.scores is None or event is None:
+            raise refused_metrics()
+        assert self.plan.privacy is not None  # a plan with a mechanism
+        units_of(data, self.plan.privacy.unit, client)
+        rows = self.scores.rows(*example_losses(outputs, data.y, task))
+        means = unit_means(
+            rows, data.subjects if self._subjects else None, self.mechanism.max_examples
+        )
+        sums = self.scores.sums
+        return sums.update(sums.exact(means) + sums.noise(event.noise_multiplier, stream))
 
     @property
     def _subjects(self) -> bool:

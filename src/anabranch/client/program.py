@@ -122,6 +122,22 @@ class ClientProgram:
         """Whether answers may hold secret randomness, so that none must be made twice."""
         return self.mechanism is not None or self.inside is not None
 
+    @property
+    def tells_scores(self) -> bool:
+        """Whether clients of a private run tell how good the model is, within its budget."""
+        return self.scores is not None or (
+            self.inside is not None and self.inside.scores is not None
+        )
+
+    @property
+    def evaluation_sections(self) -> Sections:
+        """The type of what a client tells in an evaluation."""
+        if self.inside is not None and self.inside.scores is not None:
+            return Sections(self.inside.scores.sums.sections())
+        if self.scores is not None:
+            return Sections(self.scores.sections())
+        return self.metrics.sections()
+
     @cached_property
     def plain_layout(self) -> bool:
         """Whether the whole model is averaged, so that the broadcast is the whole vector."""

@@ -43,6 +43,10 @@ class Scored(Protocol):
         """All that a client sends."""
         ...
 
+    def measured(self, round_: int, clients: Sequence[int], model: Vector) -> Sequence[int]:
+        """Who may be asked about a model; where clients add the noise, that is paid for now."""
+        ...
+
     def score(
         self, round_: int, total: Total, contributors: Sequence[int], clients: int, model: Vector
     ) -> tuple[Mapping[str, float], tuple[Admission, ...]]:
@@ -65,6 +69,8 @@ class Evaluator:
         deadline: seconds that an evaluation waits for clients; None waits for every fate.
         run: identifier of the run; it is part of every task's name.
         scored: how clients' answers are released in a private run; None where they are counted.
+        straggling: once half of the clients have answered, the others get this multiple of their
+            median time; None waits for all.
         early: answers to open training that came while a model was measured.
     """
 
@@ -78,6 +84,7 @@ class Evaluator:
     deadline: float | None = None
     run: str = ""
     scored: Scored | None = None
+    straggling: float | None = None
     early: list[RuntimeEvent] = field(default_factory=list)
 
     def evaluate(self, round_: int, broadcast: Broadcast) -> Evaluation:
@@ -85,8 +92,11 @@ class Evaluator:
         metrics: dict[str, float] = {}
         releases: list[Admission] = []
         single: dict[int, Mapping[str, float]] = {}
-        if self.clients:
-            answers = self._ask(TaskKind.EVALUATE, round_, tuple(self.clients), broadcast)
+        clients = tuple(self.clients)
+        if self.scored is not None and clients:
+            clients = tuple(self.scored.measured(round_, clients, broadcast["model"]))
+        if clients:
+            answers = self._ask(TaskKind.EVALUATE, round_, clients, broadcast)
             metrics.update(
                 self._released("metrics of the clients", round_, answers, releases)
                 if self.scored is None
@@ -111,7 +121,7 @@ class Evaluator:
         fold = FoldPlan(sections, capacity=len(clients))
         task = task_name(self.run, kind, round_)
         work = Work(kind, round_, clients, broadcast, fold, finest, task)
-        answers = collect(work, self.runtime, self.name, self.deadline)
+        answers = collect(work, self.runtime, self.name, self.deadline, self.straggling)
         self.early.extend(answers.strange)
         return answers
 

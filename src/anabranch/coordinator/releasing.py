@@ -271,11 +271,15 @@ class PrivateReleases:
         """All that a client tells of a model's quality."""
         return Sections(PrivateScores().sections())
 
+    def measured(self, round_: int, clients: Sequence[int], model: Vector) -> Sequence[int]:
+        """Everybody may be asked: what leaves is their sum, and it is paid for then."""
+        return clients
+
     def score(
         self, round_: int, total: Total, contributors: Sequence[int], clients: int, model: Vector
     ) -> tuple[Mapping[str, float], tuple[Admission, ...]]:
         """The noisy mean accuracy over clients; nothing without a budget for it."""
-        charge = self.promise.statistics_charge()
+        charge = self.promise.evaluation_charge()
         if charge is None or not contributors:
             return {}, ()
         names = tuple(sorted(self.names[client] for client in contributors))

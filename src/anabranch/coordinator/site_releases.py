@@ -7,6 +7,7 @@ crash is the same release.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,15 +20,29 @@ from anabranch.coordinator.store.records import Arrays
 from anabranch.errors import AnabranchError
 from anabranch.fleet.selection import Known
 from anabranch.fleet.selection.codes import Code
-from anabranch.privacy.door import ReleaseDoor, digest_of
+from anabranch.privacy.door import Admission, ReleaseDoor, digest_of
 from anabranch.privacy.events import GaussianEvent
 from anabranch.privacy.ledger import Request
-from anabranch.updates.sections import Vector
+from anabranch.privacy.mechanisms import SiteScores
+from anabranch.updates.sections import Sections, Vector
 from anabranch.updates.total import Total
 
-__all__ = ["SiteReleases"]
+__all__ = ["SiteReleases", "SiteTelling"]
 
 _EXHAUSTED = "AB-920"
+
+
+@dataclass(frozen=True)
+class SiteTelling:
+    """What sites tell of a model's quality, and what each of them spends for it.
+
+    Attributes:
+        scores: bounded sums over a site's units.
+        charge: of one evaluation.
+    """
+
+    scores: SiteScores
+    charge: GaussianEvent
 
 
 @dataclass
@@ -39,12 +54,14 @@ class SiteReleases:
         ledger: the run's part of the population's ledger.
         names: client identifiers by number.
         door: describes the sum for the run's record.
+        telling: of evaluations at the sites; None where none is planned.
     """
 
     charges: Mapping[str, GaussianEvent]
     ledger: RunLedger
     names: Sequence[str]
     door: ReleaseDoor
+    telling: SiteTelling | None = None
     ended: str = ""
     _unsettled: dict[str, GaussianEvent] = field(default_factory=dict)
     _spent: set[str] = field(default_factory=set)
@@ -79,6 +96,45 @@ class SiteReleases:
                     self.ended = f"the privacy budget of {name} is used up"
                 raise
             self._unsettled[reservation.release] = charge
+
+    # Metrics of the sites -----------------------------------------------------------------------
+
+    def sections(self) -> Sections:
+        """All that a site tells of a model's quality."""
+        assert self.telling is not None  # sites are asked only then
+        return Sections(self.telling.scores.sums.sections())
+
+    def measured(self, round_: int, clients: Sequence[int], model: Vector) -> Sequence[int]:
+        """The sites that may be asked about a model: every one has paid for its answer before."""
+        assert self.telling is not None
+        asked, version = [], hashlib.sha256(np.ascontiguousarray(model).data).hexdigest()
+        for client in clients:
+            name, charge = self.names[client], self.telling.charge
+            request = Request("evaluation", round_, version, (name,), "", charge, name)
+            try:
+                reservation = self.ledger.reserve(request)
+            except AnabranchError as error:
+                if error.code != _EXHAUSTED:
+                    raise
+                continue
+            self._unsettled[reservation.release] = charge
+            asked.append(client)
+        return asked
+
+    def score(
+        self, round_: int, total: Total, contributors: Sequence[int], clients: int, model: Vector
+    ) -> tuple[Mapping[str, float], tuple[Admission, ...]]:
+        """Metrics over all units of the sites that answered; the noise is theirs."""
+        if self.telling is None or not contributors:
+            return {}, ()
+        scores, charge = self.telling.scores, self.telling.charge
+        values = scores.sums.values(scores.sums.steps(total))
+        deviation = scores.sums.deviation(charge.noise_multiplier, len(contributors))
+        found = replace(
+            self.door.admit("metrics of the sites", round_, total),
+            mechanism=f"noise {charge.noise_multiplier:.6g} bounds inside each site",
+        )
+        return scores.metrics(values, deviation), (found,)
 
     def release(
         self,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anabranch.aggregation.fold import Accumulator, FoldPlan
+from anabranch.data.bounded import neutral
 from anabranch.data.federation import Card, Examples, Federation, Ragged
 from anabranch.data.own import read_folder, read_one_table
 from anabranch.data.partition import Assignment, NaturalKey, assign
@@ -35,7 +36,7 @@ from anabranch.errors import AnabranchError
 from anabranch.randomness import generator
 from anabranch.updates.total import Total
 
-__all__ = ["LoadedData", "load_federation", "load_pool"]
+__all__ = ["LoadedData", "PendingTable", "load_federation", "load_pool"]
 
 Array = NDArray[np.generic]
 
@@ -50,6 +51,8 @@ class LoadedData:
         releases: statistics that left the sites, to be passed through the release door.
         preprocessor: from tables to features; None when the source gives features.
         schema: of the table, with learnt codes; None when the source gives features.
+        pending: the table, where its statistics are still to be learnt with noise; ``federation``
+            is then prepared by the contract alone.
     """
 
     federation: Federation
@@ -57,6 +60,50 @@ class LoadedData:
     releases: tuple[StatisticRelease, ...] = ()
     preprocessor: Preprocessor | None = None
     schema: DataSchema | None = None
+    pending: PendingTable | None = None
+
+
+@dataclass(frozen=True)
+class PendingTable:
+    """A table in parts whose preprocessing is not learnt yet.
+
+    Attributes:
+        plan: the ``[data]`` table.
+        pool: where the rows come from.
+        table: all rows.
+        parts: rows of each client.
+        names: of the clients.
+        card: provenance.
+        seed: the plan's public seed.
+    """
+
+    plan: DataPlan
+    pool: Pool
+    table: Table
+    parts: _Parts
+    names: tuple[str, ...]
+    card: Card
+    seed: int
+
+    @property
+    def rules(self) -> PreprocessRules:
+        """What may be learnt."""
+        return _rules(self.plan)
+
+    def train(self, client: int) -> Table:
+        """The training rows of one client."""
+        return self.table.take(self.parts.train.of(client))
+
+    def prepared(
+        self, preprocessor: Preprocessor, releases: tuple[StatisticRelease, ...] = ()
+    ) -> LoadedData:
+        """The federation with this preprocessing; nothing is pending any more."""
+        x = preprocessor.apply(self.table).x
+        names, features = self.names, preprocessor.features
+        federation = _federation(
+            self.plan, self.pool, x, self.parts, names, self.card, self.seed, features
+        )
+        return LoadedData(federation, self.card, releases, preprocessor, self.table.schema)
 
 
 @dataclass(frozen=True)
@@ -68,12 +115,18 @@ class _Parts:
     holdout: NDArray[np.int64]
 
 
-def load_federation(plan: DataPlan, seed: int) -> LoadedData:
+def load_federation(plan: DataPlan, seed: int, *, noisy: bool = False) -> LoadedData:
     """Load what a plan's ``[data]`` table says.
+
+    Args:
+        plan: the table.
+        seed: the plan's public seed.
+        noisy: statistics of tables are learnt later, with noise (`PendingTable`).
 
     Raises:
         AnabranchError: AB-205 to AB-219 when data cannot be read, AB-220 the partition, AB-221 a
-            client has too few examples, AB-222 the source is given in Python.
+            client has too few examples, AB-222 the source is given in Python, AB-989 noisy
+            statistics of columns that the contract does not bound.
     """
     pool = load_pool(plan, seed)
     assignment, names, description = _divide(plan, pool, seed)
@@ -81,6 +134,10 @@ def load_federation(plan: DataPlan, seed: int) -> LoadedData:
     parts, names = _enough(plan, parts, names)
     card = dataclasses.replace(pool.card, partition=description)
     if isinstance(pool.x, Table):
+        if noisy:
+            pending = PendingTable(plan, pool, pool.x, parts, names, card, seed)
+            contract_only = neutral(pool.x.schema, pending.rules)
+            return dataclasses.replace(pending.prepared(contract_only), pending=pending)
         return _from_table(plan, pool, pool.x, parts, names, card, seed)
     return LoadedData(_federation(plan, pool, pool.x, parts, names, card, seed), card)
 
@@ -178,9 +235,7 @@ def _from_table(
     card: Card,
     seed: int,
 ) -> LoadedData:
-    rules = PreprocessRules(
-        min_count=plan.min_count, indicators=plan.indicators, vocabulary=plan.vocabulary
-    )
+    rules = _rules(plan)
     releases: list[StatisticRelease] = []
     if table.schema.open:
         total = _vocabulary(table, parts.train, names, rules)
@@ -197,6 +252,12 @@ def _from_table(
         plan, pool, preprocessor.apply(table).x, parts, names, card, seed, preprocessor.features
     )
     return LoadedData(federation, card, tuple(releases), preprocessor, table.schema)
+
+
+def _rules(plan: DataPlan) -> PreprocessRules:
+    return PreprocessRules(
+        min_count=plan.min_count, indicators=plan.indicators, vocabulary=plan.vocabulary
+    )
 
 
 def _vocabulary(

@@ -56,11 +56,13 @@ class StatisticRelease:
         name: what it is for.
         total: the sums.
         withheld: what was not used because too few subjects contributed.
+        mechanism: the noise in it, in words; empty where there is none.
     """
 
     name: str
     total: Total
     withheld: tuple[str, ...] = ()
+    mechanism: str = ""
 
     @property
     def description(self) -> str:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from anabranch.updates.sections import Section, Sections, Statistics, Update
 from anabranch.updates.total import Total
 
-__all__ = ["MetricSet", "MetricTask", "binned_auc"]
+__all__ = ["MetricSet", "MetricTask", "binned_auc", "example_losses"]
 
 MetricTask: TypeAlias = Literal["binary", "multiclass", "regression"]
 
@@ -90,8 +90,7 @@ class MetricSet:
         scores = _class_scores(outputs)
         labels = y.astype(np.int64)
         chosen = scores.argmax(1)
-        shifted = scores - scores.max(1, keepdims=True)
-        losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
+        _, losses = example_losses(outputs, y, self.task)
         vectors: dict[str, Statistics] = {}
         if self.task == "binary":
             vectors.update(self._histograms(scores, labels))
@@ -153,6 +152,25 @@ class MetricSet:
             recalls = np.diag(table)[seen > 0] / seen[seen > 0]
             metrics["balanced_accuracy"] = float(recalls.mean())
         return metrics
+
+
+def example_losses(
+    outputs: NDArray[np.float32], y: NDArray[np.generic], task: MetricTask
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.float64]]:
+    """Whether each example is right (None for regression), and its loss; both of shape (n,).
+
+    Args:
+        outputs: as for `MetricSet.measure`.
+        y: class numbers, or values.
+        task: what the outputs mean.
+    """
+    if task == "regression":
+        residual = outputs.reshape(-1).astype(np.float64) - y.astype(np.float64)
+        return None, residual * residual
+    scores, labels = _class_scores(outputs), y.astype(np.int64)
+    shifted = scores - scores.max(1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
+    return scores.argmax(1) == labels, losses
 
 
 def binned_auc(positives: Statistics, negatives: Statistics) -> float:

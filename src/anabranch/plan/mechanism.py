@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from anabranch.data.bounded import bound, length, require_bounds
+from anabranch.data.schema import DataSchema
 from anabranch.errors import AnabranchError
 from anabranch.fleet.selection import largest_cohort
 from anabranch.plan.privacy import (
@@ -21,7 +23,14 @@ from anabranch.privacy.events import PoissonSampling
 from anabranch.privacy.ledger import Charge, MatrixEvent, charges_of
 from anabranch.privacy.mechanisms import Mechanism
 
-__all__ = ["check_promise", "mechanism_of", "most_updates", "scores_of"]
+__all__ = [
+    "check_promise",
+    "mechanism_of",
+    "most_updates",
+    "scores_of",
+    "site_scores_of",
+    "statistics_of",
+]
 
 
 def scores_of(plan: Plan, classes: int) -> mechanisms.PrivateScores | None:
@@ -33,7 +42,7 @@ def scores_of(plan: Plan, classes: int) -> mechanisms.PrivateScores | None:
     if plan.privacy is None or plan.evaluation.on not in ("clients", "both"):
         return None
     if isinstance(plan.privacy.mechanism, LocalDpSgd):
-        return None
+        return None  # a site tells its units' scores, see `site_scores_of`
     if not classes:
         raise AnabranchError(
             "AB-937",
@@ -43,6 +52,27 @@ def scores_of(plan: Plan, classes: int) -> mechanisms.PrivateScores | None:
             kept="Nothing was started.",
         )
     return mechanisms.PrivateScores()
+
+
+def site_scores_of(plan: Plan, classes: int) -> mechanisms.SiteScores | None:
+    """What sites that add the noise tell of the model's quality; None where they tell nothing."""
+    if plan.privacy is None or plan.evaluation.on not in ("clients", "both"):
+        return None
+    if not isinstance(plan.privacy.mechanism, LocalDpSgd):
+        return None
+    return mechanisms.SiteScores(plan.privacy.loss_bound, decides=classes > 0)
+
+
+def statistics_of(plan: Plan, schema: DataSchema) -> mechanisms.BoundedSums | None:
+    """Statistics of columns as a release; None where no budget pays for them.
+
+    Raises:
+        AnabranchError: AB-989 a column has no range or no codes.
+    """
+    if plan.privacy is None or not plan.privacy.statistics_share:
+        return None
+    require_bounds(schema)
+    return mechanisms.BoundedSums("statistics", length(schema), bound(schema))
 
 
 def most_updates(plan: Plan, clients: int) -> int:

@@ -167,13 +167,21 @@ class PrivacyPlan(Value):
     evaluation_share: float = Field(
         default=0.0, ge=0, lt=1, json_schema_extra={"unit": "fraction of the budget"}
     )
-    """Part of the budget for metrics, evaluation at clients and other statistics. At 0 nothing but
-    the model leaves; the coordinator measures on data of its own."""
+    """Part of the budget for metrics of clients' own examples, dealt to the planned evaluations.
+    At 0 the coordinator measures on data of its own."""
+    loss_bound: float = Field(default=4.0, gt=0, json_schema_extra={"unit": "of the loss"})
+    """Largest loss of one unit that an evaluation inside sites counts; larger ones count as it."""
+    statistics_share: float = Field(
+        default=0.0, ge=0, lt=1, json_schema_extra={"unit": "fraction of the budget"}
+    )
+    """Part of the budget for the statistics that tables are prepared with (counts, means,
+    variances), which then leave with noise and within epsilon. Needs ranges and codes in the
+    schema."""
 
     open_statistics: str = Field(default="", max_length=400)
     """Why statistics for preprocessing (counts, means, codes of columns) may leave without noise.
     They are outside epsilon, and the report says so. Left out, a plan whose data need them is
-    refused."""
+    refused, unless ``statistics_share`` pays for their noise."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PrivacyPlan:
@@ -181,6 +189,11 @@ class PrivacyPlan(Value):
             raise ValueError(
                 f"population_epsilon {self.population_epsilon:g} is below the run's epsilon "
                 f"{self.epsilon:g}, so that the run could not start; lower epsilon"
+            )
+        if self.evaluation_share + self.statistics_share >= 1:
+            raise ValueError(
+                f"evaluation_share {self.evaluation_share:g} and statistics_share "
+                f"{self.statistics_share:g} leave nothing for the model; lower them"
             )
         return self
 

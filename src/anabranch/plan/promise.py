@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from anabranch.errors import AnabranchError
 from anabranch.learners.training import LocalTraining
@@ -29,9 +30,17 @@ from anabranch.privacy.events import (
     Sampling,
     Unit,
 )
-from anabranch.privacy.ledger import Allotted, Charge, Line, MatrixEvent, Opened, epsilon_of
+from anabranch.privacy.ledger import (
+    Allotted,
+    Charge,
+    Line,
+    MatrixEvent,
+    Opened,
+    Purpose,
+    epsilon_of,
+)
 
-__all__ = ["Promise", "local_schedule", "promise_of"]
+__all__ = ["Promise", "evaluations_of", "local_schedule", "promise_of", "share_event"]
 
 
 @dataclass(frozen=True)
@@ -89,11 +98,19 @@ class Promise:
         noise = planned.relation.sensitivity / math.sqrt(share)
         return replace(planned, noise_multiplier=noise, rounds=1)
 
-    def statistics_charge(self) -> GaussianEvent | None:
+    def evaluation_charge(self) -> GaussianEvent | None:
         """What one evaluation at clients costs; None when none is planned."""
+        return self._charge("evaluation")
+
+    def statistics_charge(self) -> GaussianEvent | None:
+        """What the statistics for preprocessing cost; None where they are not paid for."""
+        return self._charge("statistics")
+
+    def _charge(self, purpose: Purpose) -> GaussianEvent | None:
+        """Of the first line for a purpose; those of all sites are equal."""
         for line in self.lines:
             charge = line.charges[0]
-            if line.purpose == "evaluation" and isinstance(charge, GaussianEvent):
+            if line.purpose == purpose and isinstance(charge, GaussianEvent):
                 return replace(charge, rounds=1)
         return None
 
@@ -122,6 +139,40 @@ def local_schedule(mechanism: LocalDpSgd, training: LocalTraining, units: int) -
     return rate, training.steps or max(1, round((training.epochs or 1) / rate))
 
 
+def evaluations_of(plan: Plan) -> int:
+    """How often a model is evaluated in a run that comes to its end."""
+    rounds = plan.rounds.count
+    return sum(plan.evaluation.due(round_, rounds) for round_ in range(1, rounds + 1))
+
+
+def share_event(plan: Plan, purpose: Literal["evaluation", "statistics"]) -> GaussianEvent | None:
+    """What all evaluations, or the statistics for preprocessing, cost; None without a budget.
+
+    It follows from the contract alone: every client finds the same noise, whatever data it has.
+
+    Raises:
+        AnabranchError: AB-901 dp-accounting is not installed.
+    """
+    privacy = plan.privacy
+    if privacy is None:
+        return None
+    share, releases = privacy.statistics_share, 1
+    if purpose == "evaluation":
+        share, releases = privacy.evaluation_share, evaluations_of(plan)
+    if not share or not releases:
+        return None
+    noise = math.sqrt(releases / (_whole_share(privacy) * share))
+    relation = privacy.neighbours
+    return GaussianEvent(
+        noise * relation.sensitivity, releases, relation=relation, unit=privacy.unit
+    )
+
+
+def _whole_share(privacy: PrivacyPlan) -> float:
+    """The share 1 / z^2 of the whole run, for plain Gaussian releases."""
+    return exact_noise(privacy.epsilon, privacy.delta) ** -2 * (1 - 1e-9)
+
+
 @dataclass(frozen=True)
 class _Maker:
     plan: Plan
@@ -133,24 +184,24 @@ class _Maker:
         privacy, mechanism = self.privacy, self.privacy.mechanism
         opened = self._opened()
         population_warning(privacy.delta, opened.size)
-        evaluation = self._evaluation()
+        others = self._others()
         shares: Shares | None = None
         limit: ParticipationLimit | None = None
         sampling: Sampling = NoSampling()
         if isinstance(mechanism, LocalDpSgd):
-            lines = self._local(mechanism)
+            lines = self._local(mechanism, others)
         elif isinstance(mechanism, MatrixMechanism):
-            matrix = self._matrix(mechanism, evaluation)
+            matrix = self._matrix(mechanism)
             limit = ParticipationLimit(matrix.participations, matrix.separation)
             lines = (Line("model", (matrix, *self._spare(matrix))),)
         else:
             sampling = self._sampling(mechanism)
-            lines, shares = self._rounds(mechanism, sampling, evaluation)
+            lines, shares = self._rounds(mechanism, sampling, others)
             if mechanism.participations is not None:
                 limit = ParticipationLimit(mechanism.participations)
         return Promise(
             opened,
-            lines + evaluation,
+            lines + others,
             limit,
             shares,
             privacy.epsilon,
@@ -183,18 +234,20 @@ class _Maker:
             privacy.unit is Unit.EXAMPLE or getattr(privacy.mechanism, "disjoint", False),
         )
 
-    def _total(self) -> float:
-        """The share 1 / z^2 of the whole run, for plain Gaussian releases."""
-        return exact_noise(self.privacy.epsilon, self.privacy.delta) ** -2 * (1 - 1e-9)
+    def _others(self) -> tuple[Line, ...]:
+        """Lines for evaluations and statistics: everybody takes part in each of them.
 
-    def _evaluation(self) -> tuple[Line, ...]:
-        """The line for evaluations at clients: everybody takes part in each of them."""
-        rounds, part = self.plan.rounds.count, self.privacy.evaluation_share
-        due = sum(self.plan.evaluation.due(t, rounds) for t in range(1, rounds + 1))
-        if not part or not due:
-            return ()
-        share = self._total() * part / due
-        return (Line("evaluation", (self._gaussian(1 / math.sqrt(share), due),)),)
+        Where sites add the noise each has its own, as for the model.
+        """
+        inside = isinstance(self.privacy.mechanism, LocalDpSgd)
+        sites = tuple(self.sites) if inside else ("",)
+        purposes: tuple[Literal["evaluation", "statistics"], ...] = ("evaluation", "statistics")
+        return tuple(
+            Line(purpose, (event,), site=site)
+            for purpose in purposes
+            if (event := share_event(self.plan, purpose)) is not None
+            for site in sites
+        )
 
     def _gaussian(self, noise_to_sensitivity: float, rounds: int) -> GaussianEvent:
         relation = self.privacy.neighbours
@@ -206,9 +259,10 @@ class _Maker:
         )
 
     def _left(self) -> float:
-        return self._total() * (1 - self.privacy.evaluation_share)
+        others = self.privacy.evaluation_share + self.privacy.statistics_share
+        return _whole_share(self.privacy) * (1 - others)
 
-    def _matrix(self, mechanism: MatrixMechanism, evaluation: tuple[Line, ...]) -> MatrixEvent:
+    def _matrix(self, mechanism: MatrixMechanism) -> MatrixEvent:
         rounds, most = self.plan.rounds.count, mechanism.participations
         separation = mechanism.separation or max(1, rounds // most)
         draft = MatrixEvent(
@@ -250,7 +304,7 @@ class _Maker:
         self,
         mechanism: CentralGaussian | DistributedNoise,
         sampling: Sampling,
-        evaluation: tuple[Line, ...],
+        others: tuple[Line, ...],
     ) -> tuple[tuple[Line, ...], Shares | None]:
         rounds = self.plan.rounds.count + self.privacy.spares
         most = min(mechanism.participations or rounds, rounds)
@@ -261,7 +315,7 @@ class _Maker:
             return (Line("model", (charge,), mechanism.participations or 0),), None
         if not isinstance(sampling, NoSampling):
             # Sampled rounds are equal; the algebra refuses other allocations for them.
-            return (Line("model", (self._sampled(template, evaluation),)),), None
+            return (Line("model", (self._sampled(template, others),)),), None
         shares = Shares(self._left(), rounds, most, self.privacy.allocation)
         if isinstance(self.privacy.allocation, AdaptiveAllocation):
             # What the rounds will cost is not known, but what they cost together is.
@@ -270,10 +324,10 @@ class _Maker:
             charges = [self._gaussian(1 / math.sqrt(share), 1) for share in shares.planned()]
         return (Line("model", _grouped(charges), mechanism.participations or 0),), shares
 
-    def _sampled(self, template: GaussianEvent, evaluation: tuple[Line, ...]) -> GaussianEvent:
-        """The least noise at which sampled rounds and the evaluations together keep epsilon."""
+    def _sampled(self, template: GaussianEvent, lines: tuple[Line, ...]) -> GaussianEvent:
+        """The least noise at which sampled rounds and all else together keep epsilon."""
         privacy = self.privacy
-        others = [e for line in evaluation for e in line.charges if isinstance(e, GaussianEvent)]
+        others = [e for line in lines for e in line.charges if isinstance(e, GaussianEvent)]
         found = calibrate(template, privacy.epsilon, privacy.delta)
         return self._scaled([found], others)[0]
 
@@ -297,15 +351,18 @@ class _Maker:
             low, high = (low, middle) if fits(middle) else (middle, high)
         return noisier(high)
 
-    def _local(self, mechanism: LocalDpSgd) -> tuple[Line, ...]:
+    def _local(self, mechanism: LocalDpSgd, others: tuple[Line, ...]) -> tuple[Line, ...]:
         """One line a site: Poisson sampling of its units in every local step."""
-        events = {site: self._site(mechanism, units) for site, units in self.sites.items()}
+        events = {
+            site: self._site(mechanism, units, tuple(o for o in others if o.site == site))
+            for site, units in self.sites.items()
+        }
         if mechanism.noise_multiplier is None and not self._opened().disjoint:
             # Somebody may have data at every site: all of them together keep the promise.
             events = dict(zip(events, self._scaled(list(events.values()), ()), strict=True))
         return tuple(Line("model", (event,), site=site) for site, event in events.items())
 
-    def _site(self, mechanism: LocalDpSgd, units: int) -> GaussianEvent:
+    def _site(self, mechanism: LocalDpSgd, units: int, others: tuple[Line, ...]) -> GaussianEvent:
         local = self.plan.local
         rate, steps = local_schedule(mechanism, local, units)
         template = replace(
@@ -314,7 +371,7 @@ class _Maker:
         )
         if mechanism.noise_multiplier is not None:
             return replace(template, noise_multiplier=mechanism.noise_multiplier)
-        return self._sampled(template, self._evaluation())
+        return self._sampled(template, others)
 
 
 def _grouped(charges: Sequence[GaussianEvent]) -> tuple[GaussianEvent, ...]:

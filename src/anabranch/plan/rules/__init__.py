@@ -12,6 +12,7 @@ from anabranch.plan.rules.promise import RULES as PROMISE
 from anabranch.plan.rules.secure import RULES as SECURE
 from anabranch.plan.rules.selection import RULES as SELECTION
 from anabranch.plan.rules.stages import RULES as STAGES
+from anabranch.plan.rules.statistics import RULES as STATISTICS
 from anabranch.plan.rules.weighting import RULES as WEIGHTING
 
 __all__ = ["RULES", "Alternative", "Note", "Rule", "notes"]
@@ -26,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     *SELECTION,
     *MECHANISM,
     *INSIDE,
+    *STATISTICS,
     *PROMISE,
     *SECURE,
 )

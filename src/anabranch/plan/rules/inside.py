@@ -37,13 +37,27 @@ def _weights(plan: Plan, mechanism: LocalDpSgd) -> str | None:
 
 
 def _evaluated(plan: Plan, mechanism: LocalDpSgd) -> str | None:
-    if plan.evaluation.on not in ("holdout", "nowhere"):
-        return (
-            f"evaluation.on is {plan.evaluation.on!r}: metrics of a site's own examples would "
-            "leave it without noise."
-        )
+    assert plan.privacy is not None  # a plan with a mechanism
+    own, share = plan.evaluation.on not in ("holdout", "nowhere"), plan.privacy.evaluation_share
     if plan.evaluation.baselines:
         return "baselines are trained on the sites' data without noise, and their metrics leave."
+    if own and not share:
+        return (
+            f"evaluation.on is {plan.evaluation.on!r}: metrics of a site's own examples would "
+            "leave it without noise; no part of the budget is set aside for them."
+        )
+    if share and not own:
+        return (
+            "privacy.evaluation_share sets budget aside for metrics of the sites' examples, but "
+            f"evaluation.on is {plan.evaluation.on!r}: nothing would spend it."
+        )
+    if share and plan.secure_aggregation is not None:
+        return "a site's noisy scores travel beside secure sums, which carry plain metrics only."
+    if share and plan.privacy.unit is Unit.SUBJECT and not mechanism.disjoint:
+        return (
+            "a person may have data at several sites, and no site knows at how many: it cannot "
+            "find the noise of its scores."
+        )
     return None
 
 
@@ -93,7 +107,20 @@ RULES: tuple[Rule, ...] = (
         lambda plan: (
             Alternative(
                 "measure on examples of the coordinator",
-                {"evaluation.on": "holdout", "evaluation.baselines": None},
+                {
+                    "evaluation.on": "holdout",
+                    "evaluation.baselines": None,
+                    "privacy.evaluation_share": None,
+                },
+            ),
+            Alternative(
+                "set a tenth of the budget aside for noisy metrics after the last round",
+                {
+                    "privacy.evaluation_share": 0.1,
+                    "evaluation.on": "clients",
+                    "evaluation.every": 0,
+                    "evaluation.baselines": None,
+                },
             ),
             _NO_PROMISE,
         ),

@@ -7,10 +7,12 @@ from anabranch.privacy.mechanisms.distributed import DistributedNoise
 from anabranch.privacy.mechanisms.ftrl import MatrixNoise
 from anabranch.privacy.mechanisms.lattice import UnitLattice
 from anabranch.privacy.mechanisms.reach import check_reachable, noise_to_signal
-from anabranch.privacy.mechanisms.scores import PrivateScores
+from anabranch.privacy.mechanisms.scores import PrivateScores, SiteScores
+from anabranch.privacy.mechanisms.sums import BoundedSums
 
 __all__ = [
     "AdaptiveClip",
+    "BoundedSums",
     "CentralNoise",
     "ClipRule",
     "DistributedNoise",
@@ -20,6 +22,7 @@ __all__ = [
     "PrivateScores",
     "Released",
     "RoundNoise",
+    "SiteScores",
     "UnitLattice",
     "check_reachable",
     "noise_to_signal",

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anabranch.client.inside import units_of
 from anabranch.client.spending import SpendingCap
+from anabranch.client.task import TaskKind
+from anabranch.data.federation import Examples
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
 from anabranch.plan.privacy import LocalDpSgd
-from anabranch.plan.promise import Promise, promise_of
+from anabranch.plan.promise import Promise, evaluations_of, promise_of
 from anabranch.privacy.budget import ParticipationLimit
+from anabranch.privacy.ledger import Purpose
 from anabranch.privacy.ledger.heads import Head
 from anabranch.runtimes.http.client.line import Line, parsed
 from anabranch.runtimes.http.messages import LedgerShown, TaskOffer
 
 if TYPE_CHECKING:
     from anabranch.client.home import ClientHome
-    from anabranch.runtimes.http.client.joining import Workplace
 
-__all__ = ["Counting"]
+__all__ = ["PURPOSES", "Counting"]
+
+
+PURPOSES: Final[Mapping[TaskKind, Purpose]] = {
+    TaskKind.TRAIN: "model",
+    TaskKind.EVALUATE: "evaluation",
+    TaskKind.STATISTICS: "statistics",
+}
+"""What a task of each kind releases; others release nothing of their own."""
+
+
+def _spends(plan: Plan, kind: TaskKind) -> bool:
+    """Whether a task spends of the plan's promise; statistics may be outside it, with a reason."""
+    if plan.privacy is None or kind is TaskKind.TRAIN:
+        return plan.privacy is not None
+    if kind is TaskKind.STATISTICS:
+        return plan.privacy.statistics_share > 0
+    return plan.privacy.evaluation_share > 0
+
+
+def _limit(plan: Plan, kind: TaskKind, promise: Promise) -> ParticipationLimit:
+    """How many releases of its purpose the contract pays for."""
+    if kind is TaskKind.STATISTICS:
+        return ParticipationLimit(1)
+    if kind is TaskKind.EVALUATE:
+        return ParticipationLimit(evaluations_of(plan))
+    assert plan.privacy is not None  # nothing else is counted
+    return promise.limit or ParticipationLimit(plan.rounds.count + plan.privacy.spares)
 
 
 @dataclass
@@ -36,19 +66,27 @@ class Counting:
     name: str
     _promises: dict[str, Promise] = field(default_factory=dict)
 
-    def before(self, plan: Plan, offer: TaskOffer, workplace: Workplace | None, line: Line) -> None:
-        """Count a training task before anything is computed.
+    def before(
+        self, plan: Plan, offer: TaskOffer, rows: Callable[[], Examples | None], line: Line
+    ) -> None:
+        """Count what a task releases before anything is computed.
+
+        Args:
+            plan: of the contract.
+            offer: the task.
+            rows: whose rows this client trains on.
+            line: to the coordinator.
 
         Raises:
             AnabranchError: AB-929 the site's own cap; AB-923 once too often; AB-924 the ledger was
                 turned back, or is not shown; AB-901 dp-accounting is not installed here.
         """
-        if plan.privacy is None:
+        if not _spends(plan, offer.kind):
             return
         # A contract that changed under the same run is another run to this count.
         run, who = f"{offer.run}/{offer.contract}", line.checker.key
         self._see(plan, offer.run, who, line)
-        promise = self._promise(plan, run, workplace)
+        promise = self._promise(plan, run, rows)
         rules = self.home.policy.privacy
         cap = (
             SpendingCap(rules.max_total_epsilon, rules.total_delta)
@@ -59,10 +97,10 @@ class Counting:
             self.home.spending.agree(who, promise.allotted(run), cap)
         # Attempts at one secure sum are several tasks; the session opens one of them.
         task = "" if plan.secure_aggregation is not None else offer.task
-        limit = promise.limit or ParticipationLimit(plan.rounds.count + plan.privacy.spares)
-        self.home.spending.take_part(who, run, offer.round, limit, task=task)
+        limit, purpose = _limit(plan, offer.kind, promise), PURPOSES[offer.kind]
+        self.home.spending.take_part(who, run, offer.round, limit, task=task, purpose=purpose)
 
-    def _promise(self, plan: Plan, run: str, workplace: Workplace | None) -> Promise:
+    def _promise(self, plan: Plan, run: str, rows: Callable[[], Examples | None]) -> Promise:
         if run not in self._promises:
             roster = self.home.roster
             members = len(list(roster.active())) if roster is not None else 1
@@ -70,9 +108,9 @@ class Counting:
                 members = max(members, plan.rounds.cohort)
             sites: dict[str, int] = {}
             inside = plan.privacy is not None and isinstance(plan.privacy.mechanism, LocalDpSgd)
-            if inside and workplace is not None and plan.privacy is not None:
-                units = units_of(workplace.data.train, plan.privacy.unit, self.name)
-                sites = {self.name: units}
+            train = rows() if inside else None
+            if train is not None and plan.privacy is not None:
+                sites = {self.name: units_of(train, plan.privacy.unit, self.name)}
             self._promises[run] = promise_of(plan, members, sites)
         return self._promises[run]
 

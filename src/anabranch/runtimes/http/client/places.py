@@ -24,13 +24,14 @@ from anabranch.client.policy import Decision
 from anabranch.client.program import ClientProgram
 from anabranch.client.secure import known_by, secure_session
 from anabranch.client.task import Fate, TaskKind
+from anabranch.data.federation import Examples
 from anabranch.disk import Faults, no_faults
 from anabranch.errors import AnabranchError
 from anabranch.fleet.roster import SignedRoster
 from anabranch.plan import Plan
 from anabranch.privacy.secure_aggregation.session import ClientSession
-from anabranch.runtimes.http.client.counting import Counting
-from anabranch.runtimes.http.client.joining import OF_THE_LINE, Place, Workplace
+from anabranch.runtimes.http.client.counting import PURPOSES, Counting
+from anabranch.runtimes.http.client.joining import OF_THE_LINE, Place, Workplace, answered_once
 from anabranch.runtimes.http.client.line import Line, parsed
 from anabranch.runtimes.http.client.options import not_the_protocol
 from anabranch.runtimes.http.client.proving import Proving
@@ -64,6 +65,12 @@ class _Joined:
     site: SiteData | None = None
     workplace: Workplace | None = None
     equipment: str = ""
+
+    def training_rows(self) -> Examples | None:
+        """Whose rows this client trains on; None before its data were read."""
+        if self.workplace is not None:
+            return self.workplace.data.train
+        return self.site.training_rows if self.site is not None else None
 
 
 @dataclass
@@ -106,8 +113,9 @@ class MemberPlaces:
         if self._proving is not None and offer.kind is TaskKind.TRAIN:
             self._proving.offered(offer.task, offer.run, offer.round)
         place = self._prepared(run, offer, line)
-        if self._counting is not None and offer.kind is TaskKind.TRAIN:
-            self._counting.before(run.plan, offer, run.workplace, line)
+        told = place.answers is not None if isinstance(place, _Statistics) else True
+        if self._counting is not None and offer.kind in PURPOSES and told:
+            self._counting.before(run.plan, offer, run.training_rows, line)
         return _Watched(place, self.home) if self.home is not None else place
 
     def memories(self) -> Mapping[str, ClientMemory]:
@@ -231,7 +239,7 @@ class MemberPlaces:
         if offer.kind is TaskKind.STATISTICS or equipment.stage != "ready":
             if run.site is None:
                 raise not_the_protocol("it asks for statistics of public data")
-            return _Statistics(run.site, equipment)
+            return self._statistics(run.plan, run.site, equipment, offer.run)
         data = (
             run.site.examples(equipment)
             if run.site is not None
@@ -250,6 +258,16 @@ class MemberPlaces:
         held = HeldBroadcasts.of(program, folder, sealer) if self.differences else None
         run.workplace = Workplace(program, data, run.memory, session, answers, held)
         return run.workplace
+
+    def _statistics(
+        self, plan: Plan, site: SiteData, equipment: Equipment, run: str
+    ) -> _Statistics:
+        """Sums over columns; where the promise pays for them they hold noise, and are made once."""
+        paid = plan.privacy is not None and plan.privacy.statistics_share > 0
+        if not paid or equipment.stage != "columns":
+            return _Statistics(site, equipment)
+        sealer = self.home.vault if self.home is not None else None
+        return _Statistics(site, equipment, Answers(self.directory / run, sealer))
 
     def _session(
         self, plan: Plan, program: ClientProgram, run: str, line: Line
@@ -333,6 +351,7 @@ class _Statistics:
 
     site: SiteData
     equipment: Equipment
+    answers: Answers | None = None
 
     def readable(self, offer: TaskOffer) -> TaskOffer:
         return offer
@@ -340,6 +359,11 @@ class _Statistics:
     def answer(
         self, offer: TaskOffer, name: str, content: Buffer, letter: bytes = b""
     ) -> tuple[Buffer, ...]:
+        if self.answers is None:
+            return self._made()
+        return (answered_once(self.answers, offer, letter, self._made),)
+
+    def _made(self) -> tuple[Buffer, ...]:
         return packed_parts(*self.site.answer(self.equipment))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from anabranch.client.bounded import bounded_statistics
 from anabranch.client.equipment import DESCRIPTION, Equipment
 from anabranch.data.federation import Examples, Federation
 from anabranch.data.load import load_federation
@@ -25,6 +26,7 @@ from anabranch.data.table import Table, read_table
 from anabranch.data.vocabulary import local_vocabulary, vocabulary_sections
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
+from anabranch.privacy.noise import SecretStream
 from anabranch.runtimes.http.client.joining import ClientData
 from anabranch.updates.sections import Sections, Update
 
@@ -63,7 +65,8 @@ class SiteData:
         """What a stage of the preparation asks for, with its declared sections.
 
         Raises:
-            AnabranchError: AB-224 a code is too long; AB-761 the stage does not fit the data.
+            AnabranchError: AB-224 a code is too long; AB-761 the stage does not fit the data;
+                AB-988 statistics outside the contract's promise, AB-989 unbounded ones.
         """
         if equipment.stage == "examples":
             return self._description(), DESCRIPTION
@@ -74,7 +77,12 @@ class SiteData:
                 fix="give the site's data as a table that fits the contract's schema.",
                 kept="Nothing was sent.",
             )
-        rules = self.plan.data.vocabulary
+        rules, privacy = self.plan.data.vocabulary, self.plan.privacy
+        if privacy is not None and privacy.statistics_share and equipment.stage == "columns":
+            closed = self.table.closed(equipment.table).take(self.train)
+            return bounded_statistics(self.plan, closed, SecretStream.system())
+        if privacy is not None and not privacy.open_statistics:
+            raise _unpaid()
         if equipment.stage == "codes":
             part = self.table.take(self.train)
             update = local_vocabulary(part, rules, self.name)
@@ -126,8 +134,36 @@ class SiteData:
                 )
             whole = equipment.preprocessor.apply(self.table.closed(equipment.table))
         assert whole is not None
-        test = Examples(whole.x[self.test], whole.y[self.test]) if len(self.test) else None
-        return ClientData(Examples(whole.x[self.train], whole.y[self.train]), test)
+        test = self._part(whole, self.test) if len(self.test) else None
+        return ClientData(self._part(whole, self.train), test)
+
+    def _part(self, whole: Examples, rows: Index) -> Examples:
+        """Some rows, with whose they are where the schema says it."""
+        persons = None
+        if self.table is not None and self.table.schema.subject is not None:
+            persons = self.table.subjects[rows]
+        return Examples(whole.x[rows], whole.y[rows], persons)
+
+    @property
+    def training_rows(self) -> Examples:
+        """Which rows there are for training and whose they are, without their features."""
+        return self._part(Examples(np.zeros((self._length, 0)), np.zeros(self._length)), self.train)
+
+    @property
+    def _length(self) -> int:
+        rows = self.table if self.table is not None else self.arrays
+        return len(rows) if rows is not None else 0
+
+
+def _unpaid() -> AnabranchError:
+    return AnabranchError(
+        "AB-988",
+        "the coordinator asks for statistics of this site's columns, which the contract neither "
+        "pays for nor gives a reason for.",
+        fix="ask who runs the coordinator; a plan can set privacy.statistics_share, or say why "
+        "in privacy.open_statistics.",
+        kept="Nothing was computed and nothing was sent.",
+    )
 
 
 def open_site(plan: Plan, name: str, path: Path) -> SiteData:
