@@ -126,14 +126,13 @@ def _attend(
     die: int,
     faults: Faults,
     clock: Callable[[], float],
+    screen: Path,
 ) -> None:
     use_one_thread()
 
     def told(offer: TaskOffer) -> None:
         if die and offer.round == die and offer.kind.value == "train":
             os.kill(os.getpid(), signal.SIGKILL)
-
-    screen = home.with_suffix(".screen")  # what the site's own terminal would show
 
     def shown(error: Exception) -> None:
         with screen.open("a") as file:
@@ -160,6 +159,7 @@ class ServedFleet:
         folder: for everything.
         patience: seconds that the preparation waits for sites.
         small_bytes: answers up to this are kept in rows; None as in production.
+        homes: folders of clients that are not where the others' are.
     """
 
     folder: Path
@@ -167,6 +167,7 @@ class ServedFleet:
     daemon: BaseProcess | None = None
     clients: dict[str, BaseProcess] = field(default_factory=dict)
     small_bytes: int | None = None
+    homes: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.context = multiprocessing.get_context("fork")
@@ -221,13 +222,14 @@ class ServedFleet:
         args = (
             token,
             self.sites / f"{name}.csv",
-            self.folder / "homes" / name,
+            self.home(name),
             self.authority,
             policy,
             engine,
             die,
             faults,
             clock,
+            self.folder / f"{name}.screen",
         )
         process = self.context.Process(target=_attend, args=args, daemon=True)
         process.start()
@@ -243,10 +245,18 @@ class ServedFleet:
             self.start_client(name)
         self.until(lambda status: len(self.members()) == len(NAMES))
 
+    def home(self, name: str) -> Path:
+        """Where a client keeps what it must not lose."""
+        return self.homes.get(name, self.folder / "homes" / name)
+
     def screen(self, name: str) -> str:
         """What the terminal of a site has shown."""
-        path = self.folder / "homes" / f"{name}.screen"
+        path = self.folder / f"{name}.screen"
         return path.read_text() if path.exists() else ""
+
+    def screens(self) -> dict[str, str]:
+        """Of all sites."""
+        return {name: self.screen(name) for name in NAMES}
 
     def members(self) -> list[str]:
         return [entry.name for entry in self.fleet.membership().roster.active()]

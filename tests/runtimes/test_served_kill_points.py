@@ -216,7 +216,7 @@ def joined(fleet: ServedFleet, alive: Callable[[], bool], dying: dict[str, KillA
                 fleet.start_client(name)
         if not alive():
             return
-        assert time.monotonic() < until
+        assert time.monotonic() < until, (fleet.status(), fleet.screens())
         time.sleep(0.02)
 
 

@@ -48,7 +48,7 @@ OF_THE_LINE: Final = frozenset(
 OF_THE_DISK: Final = frozenset({"AB-602", "AB-603", "AB-613"})
 """This client's disk is full or fails: tasks fail here until it works again."""
 
-_DISK_SECONDS: Final = 5.0
+_DISK_SECONDS: Final = 1.0
 
 DECLINED: Final = frozenset(
     {"AB-743", "AB-744", "AB-923", "AB-924", "AB-929", "AB-979"} | {"AB-795"}
@@ -395,8 +395,9 @@ class Attendance:
         options = self.line.options
         options.on_trouble(error)
         if contact.task is not None:
-            self._report(contact.task, _failure(error))
-        self.rest(_DISK_SECONDS)
+            self._report(contact.task, _failure(error))  # at once: the others wait for it
+        else:
+            self.rest(_DISK_SECONDS)
         return []
 
     def _report(self, offer: TaskOffer, failure: Failure) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
 import httpx
@@ -45,6 +46,7 @@ GONE: Final = "AB-713"
 _NO_SESSION: Final = "AB-755"
 PASSING: Final = frozenset({429, 503, 507})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_CLOCK_SECONDS: Final = 86_400.0
 
 Query = Mapping[str, str | list[str]]
 
@@ -110,6 +112,7 @@ class Line:
         self.checker = Checker(name, credentials.coordinator if credentials else None)
         self._credentials = credentials
         self._token = ""
+        self._date: float | None = None
         self._base = f"/v{PROTOCOL}"
 
     def close(self) -> None:
@@ -121,8 +124,30 @@ class Line:
         """Of the protocol in which the coordinator answers: the newest that both ends speak."""
         return self.checker.version
 
+    def require_clock(self, now: float) -> None:
+        """Refuse to work under a clock that is a day or more from the coordinator's.
+
+        A site's policy goes by hours and days, and so does its log.
+
+        Args:
+            now: seconds since 1970 by this machine's clock.
+
+        Raises:
+            AnabranchError: AB-753.
+        """
+        if self._date is None or abs(now - self._date) < _CLOCK_SECONDS:
+            return
+        here, there = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(t)) for t in (now, self._date))
+        raise AnabranchError(
+            "AB-753",
+            f"the clock of this machine says {here} UTC, the coordinator's {there} UTC.",
+            fix="set the clock of whichever is wrong, then join again.",
+            kept="Nothing was computed or sent.",
+        )
+
     def _spoken(self, response: httpx.Response) -> None:
         """An answer names its version; one that names none is of the first."""
+        self._date = _date_of(response.headers.get("date", ""))
         told = read_version(response.headers.get(HEADER, ""))
         self.checker.version = FIRST if told is None else min(told, self.options.speaks.newest)
 
@@ -207,7 +232,7 @@ class Line:
                     continue
                 if response.status_code not in PASSING and response.status_code < 500:
                     return checked(response)
-                trouble = f"status {response.status_code}"
+                trouble = _told(response)
             waiting.again(trouble)
 
     def request(
@@ -266,6 +291,14 @@ class Line:
             response.close()
 
 
+def _date_of(header: str) -> float | None:
+    """Seconds since 1970 of a ``Date`` header; None when it says nothing."""
+    try:
+        return parsedate_to_datetime(header).timestamp()
+    except (TypeError, ValueError):
+        return None
+
+
 def trouble_of(error: httpx.TransportError) -> str:
     """What went wrong on the way, in words; raises at once where repeating cannot help.
 
@@ -279,6 +312,15 @@ def trouble_of(error: httpx.TransportError) -> str:
     if problem is not None:
         raise problem from error
     return type(error).__name__
+
+
+def _told(response: httpx.Response) -> str:
+    """Why the coordinator cannot do it now."""
+    try:
+        code = f", {Problem.model_validate_json(response.content).code}"
+    except ValidationError:  # of something that stands in between
+        code = ""
+    return f"it answers with status {response.status_code}{code}"
 
 
 def checked(response: httpx.Response) -> httpx.Response:

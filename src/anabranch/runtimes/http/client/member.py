@@ -76,8 +76,8 @@ def attend(
         route: proxies and authorities.
 
     Raises:
-        AnabranchError: as `anabranch.runtimes.http.join`; AB-737 not enrolled, AB-763 the data have
-            changed.
+        AnabranchError: as `anabranch.runtimes.http.join`; AB-737 not enrolled, AB-753 the
+            clock here is wrong, AB-763 the data have changed.
     """
     options, home = options or JoinOptions(), places.home
     credentials = None
@@ -88,6 +88,8 @@ def attend(
     try:
         with one_thread():
             hello = line.hello()
+            if home is not None:
+                line.require_clock(home.clock())
             if hello.identities:
                 _learn_roster(line, home)
             return Attendance(line, places).work()
