@@ -389,3 +389,19 @@ def test_answers_that_come_while_a_model_is_measured_are_merged(simulant: Simula
     fates = [fate for record in journal.records for fate in record.client_columns["fate"]]
     assert set(fates) == {"merged", "merged late"}
     assert len(fates) >= 12
+
+
+def test_a_model_is_measured_without_a_client_that_is_never_heard_of(simulant: Simulant) -> None:
+    gone = CLIENTS - 1
+    runtime = Scripted(simulant, lambda c, d: 1e9 if c == gone else 1.0)
+    names, door = simulant.federation.names, ReleaseDoor()
+    patient = Evaluator(
+        runtime, simulant.program.metrics, door, range(CLIENTS), 0, False, names.__getitem__
+    )
+    broadcast = {"model": simulant.program.base}
+    seconds = []
+    for evaluator in (replace(patient, straggling=3.0), patient):
+        before = runtime.now()
+        assert evaluator.evaluate(1, broadcast).metrics
+        seconds.append(runtime.now() - before)
+    assert seconds == [30.0, 1e9]  # the shortest time that a client is given, and for ever

@@ -16,9 +16,10 @@ from anabranch.fleet.admission import Admission
 from anabranch.fleet.history import FleetHistory
 from anabranch.fleet.selection import Uniform
 from anabranch.fleet.view import FleetView
+from anabranch.plan import Plan
 from anabranch.plan.mechanism import most_updates
 
-__all__ = ["asking_of", "initial_state", "policy_of"]
+__all__ = ["asking_of", "initial_state", "policy_of", "straggling_of"]
 
 _STRAGGLING = 3.0
 """Real clients are waited for three times as long as half of them took."""
@@ -50,16 +51,24 @@ def policy_of(prepared: Prepared, *, in_time: bool) -> Policy:
         # A secure sum closes its own phases: the loop gets all of it or nothing.
         return Synchronous(rounds.asked(clients))
     goal = rounds.wanted(clients) if in_time else None
-    live = in_time and prepared.plan.devices is None
     return Synchronous(
         rounds.asked(clients),
         rounds.deadline,
         goal,
         rounds.late_window,
-        straggling=_STRAGGLING if live else None,
+        straggling=straggling_of(prepared.plan, in_time=in_time),
         shortest=_SHORTEST,
         starved=_STARVED if in_time else 0.0,
     )
+
+
+def straggling_of(plan: Plan, *, in_time: bool) -> float | None:
+    """Multiples of the median time that real clients get whose deadline nobody knows.
+
+    A secure sum closes its own phases, and simulated devices say when they are lost.
+    """
+    live = in_time and plan.devices is None and plan.secure_aggregation is None
+    return _STRAGGLING if live else None
 
 
 def asking_of(prepared: Prepared, run_id: str, runtime: Runtime, *, in_time: bool) -> Asking:
@@ -74,6 +83,7 @@ def asking_of(prepared: Prepared, run_id: str, runtime: Runtime, *, in_time: boo
         view,
         plan.selection,
         schedule=_schedule(prepared, view, in_time) if _predicts(prepared, in_time) else None,
+        names=prepared.federation.names,
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anabranch.api.assembly import asking_of, initial_state, policy_of
+from anabranch.api.assembly import asking_of, initial_state, policy_of, straggling_of
 from anabranch.api.closing import Closing
 from anabranch.api.devices import device_runtime
 from anabranch.api.prepare import Prepared
@@ -129,10 +129,13 @@ def conduct(
             session.commit([_first_record(prepared, state)])
         else:
             state = RunState.from_arrays(latest.round, type(state.server), latest.state)
+            state = state.for_clients(len(prepared.federation))
             protection.recover(state.extra, store.releases(run_id))
         policy = policy_of(prepared, in_time=in_time)
         asking = protection.guard(asking_of(prepared, run_id, runtime, in_time=in_time))
         coordinator = _coordinator(protection, runtime, asking, policy, journal, listener, stopped)
+        straggling = straggling_of(prepared.plan, in_time=in_time)
+        coordinator.evaluator = replace(coordinator.evaluator, straggling=straggling)
         coordinator.framed = carrier.framed if carrier is not None else "differences"
         coordinator.watch = _watch(prepared, store, run_id)
         listener(_started(prepared, run_id, state))

@@ -309,10 +309,19 @@ def collect(
     runtime: Runtime,
     name: Callable[[int], str],
     deadline: float | None = None,
+    straggling: float | None = None,
 ) -> Collected:
-    """One piece of work outside the rounds: everybody's answer, or what came by the deadline."""
+    """One piece of work outside the rounds: everybody's answer, or what came in time.
+
+    Args:
+        work: what is asked.
+        runtime: carries it.
+        name: identifier of a client number.
+        deadline: seconds that everybody is given; None for no limit.
+        straggling: see `Synchronous`.
+    """
     collected = Collected(work.round, work.fold, runtime.now())
-    policy = Synchronous(len(work.clients), deadline)
+    policy = Synchronous(len(work.clients), deadline, straggling=straggling)
     opened = OpenWork.of(work, runtime.now())
     gather(collected, runtime, policy, lambda count, seen: opened, name)
     return collected

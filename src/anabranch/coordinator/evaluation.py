@@ -69,6 +69,8 @@ class Evaluator:
         deadline: seconds that an evaluation waits for clients; None waits for every fate.
         run: identifier of the run; it is part of every task's name.
         scored: how clients' answers are released in a private run; None where they are counted.
+        straggling: once half of the clients have answered, the others get this multiple of their
+            median time; None waits for all.
         early: answers to open training that came while a model was measured.
     """
 
@@ -82,6 +84,7 @@ class Evaluator:
     deadline: float | None = None
     run: str = ""
     scored: Scored | None = None
+    straggling: float | None = None
     early: list[RuntimeEvent] = field(default_factory=list)
 
     def evaluate(self, round_: int, broadcast: Broadcast) -> Evaluation:
@@ -118,7 +121,7 @@ class Evaluator:
         fold = FoldPlan(sections, capacity=len(clients))
         task = task_name(self.run, kind, round_)
         work = Work(kind, round_, clients, broadcast, fold, finest, task)
-        answers = collect(work, self.runtime, self.name, self.deadline)
+        answers = collect(work, self.runtime, self.name, self.deadline, self.straggling)
         self.early.extend(answers.strange)
         return answers
 
