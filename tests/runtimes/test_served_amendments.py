@@ -143,3 +143,26 @@ def test_what_no_amendment_may_change_is_refused_and_the_run_goes_on(fleet: Serv
         amend(fleet, run, text(fleet, 2000), "fifth")
     at = fleet.run(run).round
     fleet.until(lambda s: s.runs[0].round >= at + 1)
+
+
+def test_a_site_joins_a_run_and_tells_its_size(fleet: ServedFleet) -> None:
+    """The others keep their preprocessing; the new one is asked from the next round on."""
+    (fleet.sites / "fifth.csv").write_text((fleet.sites / "west.csv").read_text())
+    fleet.start_daemon()
+    fleet.start_clients()
+    run = fleet.submit(text(fleet, 2000, "fedavg"))
+    fleet.until(lambda s: any(r.round >= 1 for r in s.runs))
+    fleet.start_client("fifth")
+    fleet.until(lambda s: "fifth" in fleet.members())
+    before = fleet.run(run).contract
+    with pytest.raises(AnabranchError, match="takes part already"):
+        amend(fleet, run, text(fleet, 2000, "fedavg"), "west")
+    amend(fleet, run, text(fleet, 2000, "fedavg"), "fifth")
+    status = fleet.until(lambda s: s.runs[0].contract not in ("", before))
+    at = status.runs[0].round
+    fleet.until(lambda s: s.runs[0].round >= at + 2)
+    assert fates(fleet, run, at + 2) == dict.fromkeys((*NAMES, "fifth"), "merged")
+    fleet.kill_daemon()
+    fleet.start_daemon()
+    fleet.until(lambda s: any(r.round >= at + 4 for r in s.runs))
+    assert fates(fleet, run, at + 4) == dict.fromkeys((*NAMES, "fifth"), "merged")

@@ -32,6 +32,10 @@ def plan_of_contract(contract: Mapping[str, object], digest: str, path: str = ".
     """
     if contract_digest(contract) != digest:
         raise _other("its text is not the one whose digest was announced")
+    try:
+        amendment_of(contract)
+    except ValidationError as error:
+        raise _other("what it says of the contract before it is not readable") from error
     tables = {key: v for key, v in contract.items() if key not in ("callables", AMENDMENT)}
     data = tables.get("data")
     if isinstance(data, Mapping):
@@ -75,10 +79,7 @@ def check_amendment(
         AnabranchError: AB-795 the new one does not name the old one, or changes more than an
             amendment may.
     """
-    try:
-        amendment = amendment_of(new)
-    except ValidationError as error:
-        raise _changed(digest, "what it says of the contract before is not readable") from error
+    amendment = amendment_of(new)
     if amendment is None or known not in amendment.predecessors:
         raise _changed(digest, f"it does not say that it amends {known[:16]}")
     more = beyond(old, new)

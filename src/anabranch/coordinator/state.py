@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 
 import numpy as np
 
@@ -34,6 +34,8 @@ class OpenTask:
         client: number of the client.
         fraction: share of the planned local work that is asked.
         limit: seconds that the client was given; inf without a limit.
+        bytes_down: of its download, as it was encoded.
+        update_bytes: most bytes of its update; 0 where its program says so.
     """
 
     draw: int
@@ -42,6 +44,8 @@ class OpenTask:
     client: int
     fraction: float = 1.0
     limit: float = math.inf
+    bytes_down: int = 0
+    update_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ class RunState:
     open: tuple[OpenTask, ...] = ()
     versions: Mapping[int, Broadcast] = field(default_factory=dict)
     extra: Arrays = field(default_factory=dict)
+
+    def for_clients(self, clients: int) -> RunState:
+        """The same state for a fleet that has grown: a run was amended to more sites."""
+        if self.history is None:
+            return self
+        return replace(self, history=self.history.for_clients(clients))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """For the store; the inverse of `from_arrays`."""

@@ -119,6 +119,13 @@ class FleetHistory:
             energy_residuals=bins.copy(),
         )
 
+    def for_clients(self, clients: int) -> FleetHistory:
+        """The same history for a fleet that has grown; nothing is known of the new ones."""
+        if clients <= len(self):
+            return self
+        shape = np.array([self.round, clients], np.int64)
+        return FleetHistory.from_arrays({**self.arrays(), "shape": shape})
+
     def asked_now(self, round_: int, clients: Sequence[int] | NDArray[np.int64]) -> FleetHistory:
         """The history once ``clients`` were asked in ``round_``; their fates are added later."""
         last = self.last_asked.copy()
