@@ -14,7 +14,8 @@ from anabranch.client.secure import broadcast_digest
 from anabranch.client.task import Fate, TaskKind
 from anabranch.coordinator.runtime import Outcome, Partial, Payload, Work
 from anabranch.coordinator.secure_journal import MemorySumJournal, SumJournal
-from anabranch.coordinator.secure_sum import Phase, SecureSetup, SecureSum
+from anabranch.coordinator.secure_setup import SecureSetup
+from anabranch.coordinator.secure_sum import Phase, SecureSum
 from anabranch.privacy.secure_aggregation.checking import SharedChecker
 from anabranch.privacy.secure_aggregation.session import ClientSession, Keeper, MemoryKeeper
 from anabranch.privacy.secure_aggregation.terms import Known, Shape, Terms

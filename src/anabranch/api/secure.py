@@ -13,7 +13,7 @@ from anabranch.client.task import TaskKind
 from anabranch.coordinator.runtime import RemoteRuntime, Runtime
 from anabranch.coordinator.secure import SecureRuntime, secured
 from anabranch.coordinator.secure_journal import FileSumJournal, MemorySumJournal
-from anabranch.coordinator.secure_sum import SecureSetup
+from anabranch.coordinator.secure_setup import SecureSetup
 from anabranch.coordinator.store import RunSession
 from anabranch.coordinator.store.ledger import RunLedger
 from anabranch.fleet.roster import Role, Roster

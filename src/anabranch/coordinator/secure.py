@@ -27,7 +27,8 @@ from anabranch.coordinator.runtime import (
     Work,
 )
 from anabranch.coordinator.secure_buffer import HeldUpdates
-from anabranch.coordinator.secure_sum import Phase, SecureSetup, SecureSum
+from anabranch.coordinator.secure_setup import SecureSetup
+from anabranch.coordinator.secure_sum import Phase, SecureSum
 from anabranch.fleet.view import FleetView
 from anabranch.privacy.secure_aggregation.bases import NO_BASES, Bases
 from anabranch.updates.total import Finest

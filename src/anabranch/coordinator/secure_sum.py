@@ -15,18 +15,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import IntEnum
 from hashlib import sha256
 
 from anabranch.client.secure import broadcast_digest
 from anabranch.client.task import Fate, TaskKind
 from anabranch.coordinator.runtime import Outcome, Partial, Payload, RuntimeEvent, Work
-from anabranch.coordinator.secure_journal import SumJournal, SumRecord
+from anabranch.coordinator.secure_journal import SumRecord
+from anabranch.coordinator.secure_setup import SecureSetup
 from anabranch.errors import AnabranchError
 from anabranch.privacy.secure_aggregation import server
 from anabranch.privacy.secure_aggregation.bases import NO_BASES, Bases
-from anabranch.privacy.secure_aggregation.checking import Checker
 from anabranch.privacy.secure_aggregation.context import RoundContext
 from anabranch.privacy.secure_aggregation.key_messages import (
     Hello,
@@ -44,12 +44,9 @@ from anabranch.privacy.secure_aggregation.messages import (
 )
 from anabranch.privacy.secure_aggregation.refusals import bad_signature
 from anabranch.privacy.secure_aggregation.stored import read_reveals, reveals_bytes
-from anabranch.privacy.secure_aggregation.terms import Terms
 from anabranch.updates.total import Finest
 
-__all__ = ["Phase", "SecureSetup", "SecureSum"]
-
-_ZEROS = bytes(32)
+__all__ = ["Phase", "SecureSum"]
 
 
 class Phase(IntEnum):
@@ -62,54 +59,6 @@ class Phase(IntEnum):
     UPDATE = 3
     SIGNATURES = 4
     REVEALS = 5
-
-
-def _no_roster() -> tuple[frozenset[str], bytes]:
-    return frozenset(), _ZEROS
-
-
-def _no_ledger() -> tuple[int, bytes]:
-    return 0, _ZEROS
-
-
-@dataclass(frozen=True)
-class SecureSetup:
-    """What all sums of a run share.
-
-    Attributes:
-        run: identifier of the run.
-        terms: of the contract.
-        names: client identifiers by number.
-        identity: public key of a client number; None if it is not enrolled.
-        journal: keeps what a restart must know.
-        needed: fewest updates that make a round, by purpose; the sum is not opened below it.
-        standing: names that are openly enrolled as canaries, and SHA-256 of the signed roster in
-            force (zeros without one).
-        ledger: entries and head of the population's ledger.
-        checker: makes the coordinator's own checks.
-        threads: cores that take masks off.
-        open: whether clients that `identity` does not know may introduce themselves.
-        met: the keys of those who did.
-        buffer: updates that make a sum in asynchronous rounds (K).
-    """
-
-    run: str
-    terms: Terms
-    names: Sequence[str]
-    identity: Callable[[int], bytes | None]
-    journal: SumJournal
-    needed: Mapping[str, int] = field(default_factory=dict)
-    standing: Callable[[], tuple[frozenset[str], bytes]] = _no_roster
-    ledger: Callable[[], tuple[int, bytes]] = _no_ledger
-    checker: Checker = field(default_factory=Checker)
-    threads: int = 1
-    open: bool = False
-    met: dict[int, bytes] = field(default_factory=dict)
-    buffer: int = 0
-
-    def key(self, client: int) -> bytes | None:
-        """The public key of a client; None if nobody knows it."""
-        return self.identity(client) or self.met.get(client)
 
 
 class SecureSum:
