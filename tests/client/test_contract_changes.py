@@ -64,7 +64,8 @@ def test_an_amendment_waits_for_a_person_and_then_is_the_runs_contract(opened: C
     opened.contracts.approve(digest[:12])
     assert opened.contracts.consider(contract, digest, 4, RUN).accepted
     third, of_third = shown(plan(60), OLD, digest)
-    opened.contracts.approve(opened.contracts.learn(third, of_third) and of_third)
+    opened.contracts.learn(third, of_third)
+    opened.contracts.approve(of_third)
     assert opened.contracts.consider(third, of_third, 4, RUN).accepted
 
 

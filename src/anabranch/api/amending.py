@@ -91,7 +91,8 @@ def muster_of(
         folder: where it is kept who accepted.
     """
     hidden = plan.secure_aggregation is not None and plan.rounds.asynchronous is not None
-    encoded = plan.updates.downlink is not None or hidden
+    single = any(budget.network for budget in plan.updates.budgets)
+    encoded = plan.updates.downlink is not None or hidden or single
     return Muster(
         run_id,
         contract,

@@ -72,8 +72,8 @@ class Span(NamedTuple):
     @staticmethod
     def parse(text: str) -> Span | None:
         """The inverse of ``str``; one version alone is a span of itself. None: neither of them."""
-        oldest, _, newest = text.strip().partition("-")
-        found = read_version(oldest), read_version(newest or oldest)
+        oldest, dash, newest = text.strip().partition("-")
+        found = read_version(oldest), read_version(newest if dash else oldest)
         if found[0] is None or found[1] is None or found[0] > found[1]:
             return None
         return Span(found[0], found[1])

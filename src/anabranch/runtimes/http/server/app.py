@@ -87,6 +87,6 @@ def application(counter: Counter, hosts: Sequence[str], control: Sequence[Route]
         },
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
-            Middleware(Speaking, serves=counter.serves, software=counter.software),
+            Middleware(Speaking, counter=counter),
         ],
     )

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.messages import PROTOCOL
+from anabranch.runtimes.http.server.counter import Counter
 from anabranch.runtimes.http.server.requests import malformed, problem
 from anabranch.runtimes.http.versions import FIRST, HEADER, Span, Version, agreed
 
@@ -24,12 +25,11 @@ class Speaking:
 
     Args:
         app: the routes.
-        serves: what this coordinator speaks.
-        software: version of its software.
+        counter: knows what this coordinator serves.
     """
 
-    def __init__(self, app: ASGIApp, serves: Span, software: str) -> None:
-        self._app, self._serves, self._software = app, serves, software
+    def __init__(self, app: ASGIApp, counter: Counter) -> None:
+        self._app, self._counter = app, counter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(_FLEET):
@@ -54,7 +54,7 @@ class Speaking:
         span = Span(FIRST, FIRST) if stated is None else Span.parse(stated)
         if span is None:
             raise malformed(f"the header {HEADER} is not a version or a range such as 1.0-1.2")
-        return agreed(span, self._serves, software=self._software)
+        return agreed(span, self._counter.serves, software=self._counter.software)
 
 
 def version_of(request: Request) -> Version:
