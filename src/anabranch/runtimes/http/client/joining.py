@@ -48,7 +48,10 @@ OF_THE_LINE: Final = frozenset(
 OF_THE_DISK: Final = frozenset({"AB-602", "AB-603", "AB-613"})
 """This client's disk is full or fails: tasks fail here until it works again."""
 
-_DISK_SECONDS: Final = 1.0
+_REST_SECONDS: Final = 1.0
+
+_NOT_TAKEN: Final = frozenset({"AB-714", "AB-715", "AB-716"})
+"""What the coordinator says of one answer; the next task may go better."""
 
 DECLINED: Final = frozenset(
     {"AB-743", "AB-744", "AB-923", "AB-924", "AB-929", "AB-979"} | {"AB-795"}
@@ -397,7 +400,7 @@ class Attendance:
         if contact.task is not None:
             self._report(contact.task, _failure(error))  # at once: the others wait for it
         else:
-            self.rest(_DISK_SECONDS)
+            self.rest(_REST_SECONDS)
         return []
 
     def _report(self, offer: TaskOffer, failure: Failure) -> None:
@@ -429,7 +432,11 @@ class Attendance:
         except AnabranchError as error:
             if error.code == GONE:
                 return 0  # closed in the meantime
-            raise
+            if error.code not in _NOT_TAKEN:
+                raise
+            self.line.options.on_trouble(error)
+            self.rest(_REST_SECONDS)  # it may be asked again at once
+            return 0
         return 1
 
     def _answer(self, offer: TaskOffer) -> None:

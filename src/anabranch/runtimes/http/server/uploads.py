@@ -156,13 +156,13 @@ class Uploads:
                 fix="begin a new upload with the right length.",
                 kept="The bytes beyond the announced length were dropped.",
             )
-        upload._hash.update(view)
-        start = upload.offset
         self._faults.reach("upload.write.before")
-        while len(view):
-            written = os.pwrite(descriptor, view, start)
-            view, start = view[written:], start + written
-        upload.offset, upload.touched = start, self._clock()
+        while len(view):  # what a full disk did not take is neither counted nor hashed
+            written = os.pwrite(descriptor, view, upload.offset)
+            upload._hash.update(view[:written])
+            upload.offset += written
+            view = view[written:]
+        upload.touched = self._clock()
         self._faults.reach("upload.write.after")
 
     async def finish(self, upload: Upload, folder: Path) -> str:
