@@ -27,6 +27,7 @@ from anabranch.data.federation import Federation
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
 from anabranch.privacy.secure_aggregation.bases import Base, Bases
+from anabranch.privacy.secure_aggregation.session import MemoryKeeper
 from anabranch.runtimes.local import InlineRuntime
 from anabranch.runtimes.local.secured import SecureSimulation, SimulatedMembers
 from anabranch.updates.sections import Update
@@ -236,3 +237,20 @@ def test_a_client_refuses_a_sum_that_names_another_base_than_its_update_has() ->
     assert not partials
     assert outcomes
     assert all("AB-990" in o.detail or o.fate is Fate.LOST for o in outcomes)
+
+
+def test_control_clients_that_forget_let_two_sums_tell_an_update_apart() -> None:
+    sums = Sums()
+    first = sums.train(1, *range(BUFFER))
+    sums.runtime.begin_round(1)
+    (one,), _ = sums.until_something()
+    for client in range(BUFFER):  # the broken variant: nothing is remembered
+        sums.members.session(client)._keeper = MemoryKeeper()
+    sums.train(1, *range(1, BUFFER))
+    sybil = sums.train(1, BUFFER)  # one that the coordinator made takes the place of client 0
+    sums.runtime.begin_round(1)
+    (other,), _ = sums.until_something()
+    assert set(one.clients) - set(other.clients) == {0}
+    difference = one.total.sums["delta"] - other.total.sums["delta"]
+    alone = sums.expected(1, [replace(first, clients=(0,))])
+    assert np.array_equal(difference + sums.expected(1, [sybil]), alone)
