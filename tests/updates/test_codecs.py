@@ -143,7 +143,7 @@ def test_sizes_are_within_one_per_cent_of_the_entropy(coarseness: float) -> None
     delta = heavy(400_000)
     codec = ECQ(coarseness=coarseness)
     content = packed(codec, delta)
-    levels = np.rint(unpacked(codec, content) / np.frombuffer(content.content[14:18], "<f4")[0])
+    levels = np.rint(unpacked(codec, content) / np.frombuffer(content.content[18:22], "<f4")[0])
     part = np.unique(levels, return_counts=True)[1] / len(delta)
     entropy = -(part * np.log2(part)).sum() * len(delta) / 8
     assert entropy <= len(content.content) <= 1.01 * entropy + 600  # the table and the header

@@ -105,6 +105,7 @@ def _schedule(prepared: Prepared, view: Callable[[float], FleetView], timed: boo
         # A secure sum closes its own phases.
         timed=timed and plan.secure_aggregation is None,
         shortest=1.0 if plan.devices is not None else _SHORTEST,
+        waits=1.0 + plan.rounds.late_window,
     )
 
 

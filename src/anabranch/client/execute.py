@@ -82,7 +82,7 @@ def _train(
         task.round,
         generator(program.seed, "encode", task.draw, task.name),
         prepared={},
-        max_bytes=program.pipeline.limit_for(task.name),
+        max_bytes=task.max_bytes or program.pipeline.limit_for(task.name),
     )
     update, stage_memory = program.pipeline.encode(update, kept, context)
     new_memory = {**after, **stage_memory}

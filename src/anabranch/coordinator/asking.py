@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from anabranch.aggregation.fold import FoldPlan
 from anabranch.algorithms.base import Broadcast
 from anabranch.client.program import ClientProgram
 from anabranch.client.task import TaskKind
+from anabranch.coordinator.budgets import network_budgets
 from anabranch.coordinator.collect import OpenWork
 from anabranch.coordinator.runtime import Work
 from anabranch.coordinator.schedule import Schedule
@@ -63,6 +64,7 @@ class Asking:
         program: what clients run.
         clients: enrolled clients.
         capacity: most updates that one round can merge.
+        names: client identifiers by number; empty where no budget is by network.
         view: what is known of the fleet at a time of the runtime's clock.
         selector: whom to ask.
         draw: the generator of a dispatch: public by default, secret where privacy relies on it.
@@ -83,6 +85,7 @@ class Asking:
     gate: Gate | None = None
     exhausted: bool = False
     selections: list[Selection] = field(default_factory=list)
+    names: tuple[str, ...] = ()
 
     @property
     def fold(self) -> FoldPlan:
@@ -122,7 +125,14 @@ class Asking:
             limit = self.schedule.limit(admitted, clients)
             asked = admitted.assignments(clients, limit)
             fractions = {task.client: task.fraction for task in asked if task.fraction != 1.0}
-        return OpenWork.of(self._work(round_, draw, clients, broadcast, fractions), now, limit)
+        work = self._work(round_, draw, clients, broadcast, fractions)
+        most = network_budgets(self.program.pipeline, self.names, view, clients)
+        work = replace(work, update_bytes=most, seconds=self._until(limit))
+        return OpenWork.of(work, now, limit)
+
+    def _until(self, limit: float | None) -> float | None:
+        """Seconds after which an answer does not count any more."""
+        return None if limit is None or self.schedule is None else limit * self.schedule.waits
 
     def _without(self, view: FleetView, busy: Sequence[int]) -> FleetView:
         if not busy:
@@ -153,7 +163,10 @@ class Asking:
         clients = tuple(task.client for task in group)
         fractions = {task.client: task.fraction for task in group if task.fraction != 1.0}
         work = self._work(first.round, first.draw, clients, versions[first.round], fractions)
+        most = {task.client: task.update_bytes for task in group if task.update_bytes}
+        sizes = {task.client: task.bytes_down for task in group}
         limit = first.limit if math.isfinite(first.limit) else None
+        work = replace(work, update_bytes=most, sizes=sizes, seconds=self._until(limit))
         return OpenWork.of(work, first.at, limit)
 
     def _work(
@@ -188,6 +201,8 @@ def open_tasks(kept: Sequence[OpenWork]) -> tuple[OpenTask, ...]:
             client,
             w.work.fractions.get(client, 1.0),
             math.inf if w.limit is None else w.limit,
+            w.work.bytes_to(client),
+            w.work.update_bytes.get(client, 0),
         )
         for w in kept
         for client in sorted(w.waiting)

@@ -177,6 +177,7 @@ class Coordinator:
             return sending.addressed(opened, self.framed) if opened is not None else None
 
         collected = Collected(number, self.asking.fold, self.runtime.now(), adjust, False)
+        collected.coarseness = self.program.pipeline.coarseness_of
         for opened in self.asking.again(state.open, state.versions):
             collected.keep(opened)
         if isinstance(self.runtime, FollowsRounds):

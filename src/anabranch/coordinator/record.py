@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from anabranch.coordinator.aggregate import Aggregated
-from anabranch.coordinator.collect import Collected
+from anabranch.coordinator.collect import Collected, TaskKey
 from anabranch.coordinator.evaluation import Evaluation
 from anabranch.coordinator.events import RoundCommitted
 from anabranch.coordinator.store import (
@@ -116,6 +116,7 @@ def _columns(
         "seconds": [round(o.seconds, 6) if o else 0.0 for o in asked],
         "bytes_up": [o.bytes_up if o else 0 for o in asked],
     }
+    columns |= _encoding(collected, keys, len(only_evaluated))
     if any(o and o.detail for o in asked):
         columns["detail"] = [o.detail if o else "" for o in asked]
     if len(collected.works) > 1:
@@ -128,6 +129,15 @@ def _columns(
         values: list[Cell] = [evaluation.clients.get(c, {}).get(kind) for c in clients]
         columns[_CLIENT_PREFIX + kind] = values
     return columns
+
+
+def _encoding(collected: Collected, keys: Sequence[TaskKey], others: int) -> Mapping[str, Column]:
+    """How coarsely each update was encoded, and the bytes it might have, where that differs."""
+    empty: list[Cell] = [None] * others
+    coarse: list[Cell] = [collected.outcomes[key].coarseness for key in keys]
+    budgets: list[Cell] = [collected.works[k.task].update_bytes.get(k.client) for k in keys]
+    columns = {"coarseness": coarse, "budget": budgets}
+    return {n: [*c, *empty] for n, c in columns.items() if any(cell is not None for cell in c)}
 
 
 def release_entry(admission: Admission) -> ReleaseEntry:

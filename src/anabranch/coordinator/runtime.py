@@ -60,6 +60,7 @@ class Work:
             of training work of a run, equal to ``round`` in synchronous ones; 0 means the round.
         letters: bytes for single clients, each for its addressee alone (interactive stages).
         fractions: share of the planned local work for clients that are asked less than all of it.
+        seconds: that the clients are given, from now to the answer; None without a limit.
         update_bytes: most bytes of the encoded update of single clients, where that hangs on the
             network that they use.
         frames: the broadcast as each client gets it, where the plan has a downlink; they decode to
@@ -80,6 +81,7 @@ class Work:
     fractions: Mapping[int, float] = field(default_factory=dict)
     update_bytes: Mapping[int, int] = field(default_factory=dict)
     frames: Frames | None = None
+    seconds: float | None = None
     sizes: Mapping[int, int] = field(default_factory=dict)
 
     def bytes_to(self, client: int) -> int:

@@ -17,6 +17,7 @@ from anabranch.coordinator.store.records import (
     StoredRound,
 )
 from anabranch.fleet.timeline import traces_of
+from anabranch.observe.budgets import updates_of
 from anabranch.observe.events import ClientTrouble
 from anabranch.observe.notes import cards_of, evaluations_of, limits_of, model_of
 from anabranch.observe.plans import flattened, toml_text
@@ -155,6 +156,7 @@ def _round(stored: StoredRound, choices: Mapping[str, int]) -> RoundView:
         virtual=stored.metrics.get("virtual_seconds"),
         tasks=_tasks(columns),
         choices=choices,
+        updates=updates_of(columns),
     )
 
 

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from anabranch.errors import AnabranchError
+from anabranch.observe.budgets import HEADER, budget_rows
 from anabranch.observe.compare import are_repeats
 from anabranch.observe.figures import pictures
 from anabranch.observe.intervals import in_words
@@ -202,7 +203,7 @@ def _client_cells(row: ClientRow, shown: Sequence[str]) -> tuple[str, ...]:
 
 
 def _sections(view: RunView) -> list[Section]:
-    return [_rounds(view), _releases(view), _troubles(view), _versions(view)]
+    return [_rounds(view), *_budgets(view), _releases(view), _troubles(view), _versions(view)]
 
 
 def _rounds(view: RunView) -> Section:
@@ -216,6 +217,16 @@ def _rounds(view: RunView) -> Section:
         folded=True,
     )
     return Section("rounds", "Rounds", table, "No round has been committed.")
+
+
+def _budgets(view: RunView) -> list[Section]:
+    """Sizes of updates by network, where the codec chooses how coarsely to encode."""
+    rows = budget_rows(view)
+    if not rows:
+        return []
+    table = Table("Encoded updates, by network and bytes allowed", HEADER, tuple(rows))
+    what = "Coarseness is the step of the codec in root mean squares of the update."
+    return [Section("budgets", "Sizes of updates", table, "Nothing was sent.", what)]
 
 
 def _releases(view: RunView) -> Section:

@@ -20,6 +20,7 @@ __all__ = [
     "RoundView",
     "RunView",
     "TaskView",
+    "UpdateView",
     "headline_metric",
     "higher_is_better",
     "mean_over_clients",
@@ -58,6 +59,25 @@ class TaskView:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateView:
+    """How one update was encoded.
+
+    Attributes:
+        network: over which it went; empty where not known.
+        budget: most bytes that it might have, by the network; None where the plan says so alone.
+        size: bytes as sent; 0 when nothing was.
+        coarseness: step of the codec in root mean squares; None where it has no choice.
+        too_large: it did not fit even at the coarsest, so it was not sent.
+    """
+
+    network: str
+    budget: int | None
+    size: int
+    coarseness: float | None
+    too_large: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RoundView:
     """One committed round.
 
@@ -76,6 +96,7 @@ class RoundView:
         tasks: timelines of the tasks, where devices are simulated or report.
         choices: clients by what became of them in the selection, in words; empty where all were
             alike to the draw.
+        updates: how updates were encoded, where their codec or their budget was chosen.
     """
 
     number: int
@@ -91,6 +112,7 @@ class RoundView:
     virtual: float | None = None
     tasks: tuple[TaskView, ...] = ()
     choices: Mapping[str, int] = field(default_factory=dict)
+    updates: tuple[UpdateView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from anabranch.errors import AnabranchError
 from anabranch.plan.schema import Plan
+from anabranch.updates.budget import Budget
 from anabranch.updates.codec import Codec
 from anabranch.updates.sections import Sections
 
-__all__ = ["check_budget", "least_bytes"]
+__all__ = ["check_budget", "least_bytes", "whom"]
 
 
 def least_bytes(plan: Plan, dim: int) -> int:
@@ -27,6 +28,17 @@ def least_bytes(plan: Plan, dim: int) -> int:
     return size
 
 
+def whom(budget: Budget) -> str:
+    """In words.
+
+    >>> whom(Budget(clients="phone-*", network="2g", max_bytes=9))
+    "clients 'phone-*' over 2g"
+    """
+    clients = "" if budget.clients == "*" and budget.network else f"clients {budget.clients!r}"
+    over = f"over {budget.network}" if budget.network else ""
+    return f"{clients} {over}".strip()
+
+
 def check_budget(plan: Plan, dim: int) -> None:
     """Refuse a budget that no update can keep to.
 
@@ -35,7 +47,7 @@ def check_budget(plan: Plan, dim: int) -> None:
     """
     updates = plan.updates
     budgets = [(updates.max_bytes, "updates.max_bytes")]
-    budgets += [(b.max_bytes, f"the budget of clients {b.clients!r}") for b in updates.budgets]
+    budgets += [(b.max_bytes, f"the budget of {whom(b)}") for b in updates.budgets]
     stated = [(most, what) for most, what in budgets if most is not None]
     if not stated:
         return

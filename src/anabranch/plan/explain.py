@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from anabranch.algorithms.base import Algorithm
 from anabranch.learners.training import SGD, LocalTraining
 from anabranch.plan.algebra import judge
+from anabranch.plan.budget import whom
 from anabranch.plan.rules.memory import keepers
 from anabranch.plan.schema import Plan
 from anabranch.plan.selection_words import selection_words
@@ -224,7 +225,7 @@ def _leaving(plan: Plan, facts: Facts) -> Iterator[str]:
     if plan.updates.max_bytes is not None:
         yield f"Encoded, an update has at most {plan.updates.max_bytes} bytes, or is not sent."
     for budget in plan.updates.budgets:
-        yield f"An update of clients {budget.clients!r} has at most {budget.max_bytes} bytes."
+        yield f"An update of {whom(budget)} has at most {budget.max_bytes} bytes."
     downlink = plan.updates.downlink
     if downlink is not None:
         yield f"The model goes down encoded, as {downlink.kind}: {_fields(downlink.model_dump())}."

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from anabranch.aggregation.weighting import Examples, Uniform, WeightRule
 from anabranch.algorithms import ALGORITHMS
 from anabranch.algorithms.base import Algorithm, Requirement
 from anabranch.algorithms.fedavg import FedAvg
 from anabranch.data.plan import DataPlan
+from anabranch.fleet.devices.network import NETWORK_NAMES
 from anabranch.fleet.selection import Uniform as UniformSelection
 from anabranch.learners.plan import ModelPlan
 from anabranch.learners.training import LocalTraining
@@ -32,7 +33,7 @@ from anabranch.plan.rounds import ClientsPlan, RoundsPlan
 from anabranch.plan.runtime import RuntimePlan
 from anabranch.plan.secure import SecureAggregationPlan
 from anabranch.plan.selection import Admission, AnySelector
-from anabranch.updates.budget import Budget, ByteCount
+from anabranch.updates.budget import Budget, ByteCount, budgets_of
 from anabranch.updates.clip import Clip
 from anabranch.updates.codecs import CODECS
 from anabranch.updates.downlink import AnyDownlink
@@ -73,11 +74,20 @@ class UpdatesPlan(Value):
     max_bytes: ByteCount | None = Field(default=None, json_schema_extra={"unit": "bytes"})
     """Most bytes of an encoded update, as a number or as text such as "10MB". A client whose update
     does not fit encodes it more coarsely where the codec can, and else sends nothing."""
-    budgets: tuple[Budget, ...] = ()
-    """Budgets of single clients, by name; the first one that names a client counts in place of
-    ``max_bytes``."""
+    budgets: Annotated[tuple[Budget, ...], BeforeValidator(budgets_of)] = ()
+    """Budgets of some clients, by name or by the network in use; the first one that is for a client
+    counts in place of ``max_bytes``. For networks alone a table will do: ``2g = "20kB"``."""
     downlink: AnyDownlink | None = None
     """How the model goes down to clients. Left out: as float32."""
+
+    @field_validator("budgets")
+    @classmethod
+    def _known_networks(cls, budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
+        for budget in budgets:
+            if budget.network and budget.network not in NETWORK_NAMES:
+                known = ", ".join(NETWORK_NAMES)
+                raise ValueError(f"there is no network {budget.network!r}; there are {known}")
+        return budgets
 
 
 class Plan(Value):

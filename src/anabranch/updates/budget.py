@@ -1,9 +1,9 @@
-"""How many bytes an encoded update may have: for all clients, or for some by name."""
+"""How many bytes an encoded update may have: for all clients, or for some by name or network."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from anabranch.values import Value
 
-__all__ = ["Budget", "ByteCount", "bytes_of", "limit_for"]
+__all__ = ["Budget", "ByteCount", "budgets_of", "bytes_of", "limit_for"]
 
 _UNITS = {
     "": 1,
@@ -61,18 +61,43 @@ class Budget(Value):
     >>> phones = Budget(clients="phone-*", max_bytes="100kB")
     >>> limit_for("phone-7", 10**6, [phones]), limit_for("gateway", 10**6, [phones])
     (100000, 1000000)
+    >>> limit_for("gateway", None, [Budget(network="2g", max_bytes="20kB")], network="2g")
+    20000
     """
 
-    clients: str = Field(min_length=1, max_length=256)
+    clients: str = Field(default="*", min_length=1, max_length=256)
     """Names of the clients that it is for; ``*`` stands for any text."""
+    network: str = Field(default="", max_length=32)
+    """Kind of network over which it holds, such as ``2g``: of the connection that the client's
+    device uses when it is asked. Empty: over every network, and where none is known."""
     max_bytes: ByteCount = Field(json_schema_extra={"unit": "bytes"})
     """Most bytes of an encoded update of these clients."""
 
 
-def limit_for(client: str, most: int | None, budgets: Sequence[Budget]) -> int | None:
-    """The bytes that an update of ``client`` may have: of the first budget that names it, else
-    ``most``."""
+def budgets_of(written: object) -> object:
+    """Budgets as a table from kinds of network to bytes, as they are.
+
+    >>> budgets_of({"2g": "20kB", "wifi": "1MB"})
+    ({'network': '2g', 'max_bytes': '20kB'}, {'network': 'wifi', 'max_bytes': '1MB'})
+    """
+    if isinstance(written, Mapping):
+        return tuple({"network": network, "max_bytes": most} for network, most in written.items())
+    return tuple(written) if isinstance(written, list) else written
+
+
+def limit_for(
+    client: str, most: int | None, budgets: Sequence[Budget], network: str = ""
+) -> int | None:
+    """The bytes that an update of ``client`` may have: of the first budget that is for it and for
+    the network in use, else ``most``.
+
+    Args:
+        client: its name.
+        most: for everybody else.
+        budgets: in the order of the plan.
+        network: in use; empty where it is not known.
+    """
     for budget in budgets:
-        if fnmatchcase(client, budget.clients):
+        if fnmatchcase(client, budget.clients) and budget.network in ("", network):
             return budget.max_bytes
     return most

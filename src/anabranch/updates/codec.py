@@ -23,6 +23,7 @@ from anabranch.updates.packed import (
 from anabranch.updates.sections import Section, Sections, Update, Vector
 from anabranch.updates.stages import EncodeContext, Stage, StageContract
 from anabranch.updates.total import Finest
+from anabranch.updates.wire import packed_size
 
 __all__ = ["Codec", "LevelCodec", "codec_contract"]
 
@@ -72,6 +73,13 @@ class Codec(Stage):
         """A number of bytes that no frame of ``length`` coordinates falls below."""
         return FRAME_BYTES
 
+    def coarseness_of(self, packed: Packed) -> float | None:
+        """Which way of the `ladder` a frame was written; None for codecs with one way only.
+
+        What is read is checked when the frame is decoded, not here.
+        """
+        return None
+
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
         """Write the body for a finite vector of at least one coordinate."""
         raise NotImplementedError
@@ -100,8 +108,7 @@ class Codec(Stage):
         if not np.isfinite(delta).all():
             raise _not_finite(context.client)
         others = {name: v for name, v in update.vectors.items() if name != "delta"}
-        left = Update(others, update.scalars, update.packed)
-        packed = self._fitting(delta, context, left.nbytes)
+        packed = self._fitting(delta, context, Update(others, update.scalars, update.packed))
         sent = Update(others, update.scalars, {**update.packed, "delta": packed})
         if not self.remembers:
             return sent, {}
@@ -128,13 +135,16 @@ class Codec(Stage):
             raise not_packed(self.name)
         return packed
 
-    def _fitting(self, delta: Vector, context: EncodeContext, others: int) -> Packed:
-        """The first frame of the ladder that leaves room for the ``others`` bytes."""
+    def _fitting(self, delta: Vector, context: EncodeContext, others: Update) -> Packed:
+        """The first frame of the ladder that leaves room for all else that is sent."""
         smallest = 0
         for way in self.ladder():
             packed = way._packed(delta, context)
-            smallest = len(packed.content) + others
-            if context.max_bytes is None or smallest <= context.max_bytes:
+            if context.max_bytes is None:
+                return packed
+            held = {**others.packed, "delta": packed}
+            smallest = packed_size(Update(others.vectors, others.scalars, held))
+            if smallest <= context.max_bytes:
                 return packed
         raise AnabranchError(
             "AB-524",

@@ -31,7 +31,8 @@ def halves(values: Vector) -> tuple[int, Halves]:
 
 def whole(exponent: int, scaled: NDArray[np.floating]) -> Vector:
     """The inverse of `halves`."""
-    return np.ldexp(scaled.astype(np.float64), -exponent).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # a damaged half may be no number; the fold refuses it
+        return np.ldexp(scaled.astype(np.float64), -exponent).astype(np.float32)
 
 
 def write_halves(values: Vector, writer: Writer) -> None:

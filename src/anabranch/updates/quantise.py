@@ -8,6 +8,7 @@ zeros nearly free, keeps that structure; scales for each bucket and rotations ev
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
@@ -18,7 +19,7 @@ from anabranch.updates.codec import Codec, LevelCodec, codec_contract
 from anabranch.updates.integers import read_integers, write_integers
 from anabranch.updates.levels import Levels
 from anabranch.updates.norm import squared_norm
-from anabranch.updates.packed import Reader, Writer, inconsistent
+from anabranch.updates.packed import FRAME_BYTES, Packed, Reader, Writer, inconsistent
 from anabranch.updates.sections import Vector
 from anabranch.updates.stages import EncodeContext, StageContract
 from anabranch.updates.symbols import Symbols, read_symbols, write_symbols
@@ -40,6 +41,7 @@ class ECQ(LevelCodec):
 
     name: ClassVar[str] = "ecq"
     codec: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1 did not say how coarse the step is
     kind: Literal["ecq"] = "ecq"
     coarseness: float = Field(
         default=6.0, ge=2.0**-10, le=1024.0, json_schema_extra={"unit": "root mean squares"}
@@ -76,10 +78,16 @@ class ECQ(LevelCodec):
 
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
         step = np.float32(self.coarseness * math.sqrt(squared_norm(delta) / len(delta)))
+        writer.number(self.coarseness, "<f4")
         writer.number(float(step), "<f4")
         write_symbols(_levels(delta, step, self.rounding, context.generator), writer)
 
+    def coarseness_of(self, packed: Packed) -> float | None:
+        coarseness = packed.content[FRAME_BYTES : FRAME_BYTES + 4]
+        return struct.unpack("<f", coarseness)[0] if len(coarseness) == 4 else None
+
     def read_levels(self, reader: Reader, length: int) -> Levels:
+        reader.scale()  # of the step in root mean squares: for the record of the round
         step = reader.scale()
         return Levels(read_symbols(reader, length), step)
 

@@ -24,11 +24,13 @@ import numpy as np
 from anabranch.errors import AnabranchError
 from anabranch.updates.budget import Budget, limit_for
 from anabranch.updates.layout import Layout
+from anabranch.updates.packed import Packed
 from anabranch.updates.sections import Section, Sections, Update, Vector
 from anabranch.updates.total import Finest, Total
 from anabranch.values import Value
 
 __all__ = [
+    "Choosing",
     "DecodesLevels",
     "DecodesOne",
     "DecodesSum",
@@ -143,6 +145,13 @@ class DecodesLevels(Protocol):
 
 
 @runtime_checkable
+class Choosing(Protocol):
+    """Chooses how coarsely to encode, and writes that down."""
+
+    def coarseness_of(self, packed: Packed) -> float | None: ...
+
+
+@runtime_checkable
 class DecodesSum(Protocol):
     """Has a server half after the fold."""
 
@@ -197,9 +206,9 @@ class Pipeline:
             sections = stage.encoded(sections)
         return sections
 
-    def limit_for(self, client: str) -> int | None:
-        """The most bytes that an update of this client may have."""
-        return limit_for(client, self.max_bytes, self.budgets)
+    def limit_for(self, client: str, network: str = "") -> int | None:
+        """The most bytes that an update of this client may have, over the network in use."""
+        return limit_for(client, self.max_bytes, self.budgets, network)
 
     def encode(
         self, update: Update, memory: Mapping[str, Vector], context: EncodeContext
@@ -217,6 +226,12 @@ class Pipeline:
         for stage in self._decode_one:
             update = stage.decode_one(update)
         return update
+
+    def coarseness_of(self, update: Update) -> float | None:
+        """How coarsely an update was encoded, where its codec chooses that."""
+        packed = update.packed.get("delta")
+        codec = next((stage for stage in self.stages if isinstance(stage, Choosing)), None)
+        return None if packed is None or codec is None else codec.coarseness_of(packed)
 
     def decode_to_add(self, update: Update) -> Update:
         """`decode_one` for a caller who does nothing but add the update up: where the codec allows

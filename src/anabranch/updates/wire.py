@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anabranch.errors import AnabranchError
-from anabranch.updates.container import Buffer, joined, parts_of, read_views
+from anabranch.updates.container import Buffer, joined, parts_of, read_views, size_of
 from anabranch.updates.packed import Packed
 from anabranch.updates.sections import Sections, Statistics, Update, Vector
 
-__all__ = ["pack", "packed_parts", "unpack"]
+__all__ = ["pack", "packed_parts", "packed_size", "unpack"]
 
 
 def pack(update: Update, sections: Sections) -> bytes:
@@ -42,6 +42,22 @@ def packed_parts(update: Update, sections: Sections) -> tuple[Buffer, ...]:
     for section in sections.scalars:
         tensors[section.name] = np.array([update.scalars[section.name]], np.float64)
     return parts_of(tensors)
+
+
+def packed_size(update: Update) -> int:
+    """Bytes of `pack` for all that the update holds.
+
+    >>> from anabranch.updates.sections import Section
+    >>> update = Update({"delta": np.zeros(5, np.float32)}, {"weight": 1.0})
+    >>> packed_size(update) == len(
+    ...     pack(update, Sections((Section.vector("delta", 5), Section.count("weight"))))
+    ... )
+    True
+    """
+    arrays: dict[str, NDArray[np.generic]] = {**update.vectors}
+    arrays |= {n: np.frombuffer(packed.content, np.uint8) for n, packed in update.packed.items()}
+    arrays |= {name: np.array([number], np.float64) for name, number in update.scalars.items()}
+    return size_of(parts_of({n: np.ascontiguousarray(array) for n, array in arrays.items()}))
 
 
 def unpack(payload: Buffer, sections: Sections, client: str) -> Update:

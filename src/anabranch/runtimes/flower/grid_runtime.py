@@ -236,6 +236,7 @@ class GridRuntime:
             kind=work.kind,
             round=work.round,
             draw=work.draw,
+            update_bytes=work.update_bytes.get(client, 0),
             fraction="" if fraction == 1.0 else repr(fraction),
             broadcast=_sha256(blob),
             bytes=len(blob),

@@ -136,7 +136,15 @@ class Simulant:
             seconds = time.perf_counter() - started
             return Outcome(client, Fate.FAILED, detail, seconds, task=work.task)
         seconds = time.perf_counter() - started
-        return Outcome(client, Fate.MERGED, "", seconds, reply.update.nbytes, work.task)
+        coarseness = self.program.pipeline.coarseness_of(reply.update)
+        return Outcome(
+            client,
+            Fate.MERGED,
+            seconds=seconds,
+            bytes_up=reply.update.nbytes,
+            task=work.task,
+            coarseness=coarseness,
+        )
 
     def _data(self, kind: TaskKind, client: int) -> Examples:
         if kind is TaskKind.TRAIN:

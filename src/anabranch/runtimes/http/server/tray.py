@@ -132,6 +132,7 @@ class Tray:
                     update={
                         "milliseconds": int(1000 * left),
                         "letter": sha256(letter) if letter is not None else "",
+                        "update_bytes": piece.work.update_bytes.get(client, 0),
                         "fraction": repr(float(fraction)) if fraction is not None else "",
                     }
                 )
