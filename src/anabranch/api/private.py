@@ -155,7 +155,8 @@ def _inside(
         inside = prepared.program.inside or inside
         scores, per_evaluation = inside.scores, promise.evaluation_charge()
         told = SiteTelling(scores, per_evaluation) if scores and per_evaluation else None
-        releases = SiteReleases(charges, ledger, names, ReleaseDoor(), told)
+        clip = float(inside.mechanism.clip.first)
+        releases = SiteReleases(charges, ledger, names, ReleaseDoor(), told, clip)
         yield Protection(replace(prepared, program=program), releases, ledger)
 
 

@@ -283,7 +283,7 @@ class PrivateReleases:
         if charge is None or not contributors:
             return {}, ()
         names = tuple(sorted(self.names[client] for client in contributors))
-        details = (("mechanism", "PrivateScores"),)
+        details = (("mechanism", "PrivateScores"), ("bound on one unit", "1"))
         try:
             held = self._reserve("evaluation", round_, model, names, total, charge, details)
         except AnabranchError as error:

@@ -30,6 +30,7 @@ from anabranch.updates.total import Total
 __all__ = ["SiteReleases", "SiteTelling"]
 
 _EXHAUSTED = "AB-920"
+_DETAILS = (("arithmetic", "integers; discrete noise by alias tables on AES-256-CTR"),)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class SiteReleases:
         names: client identifiers by number.
         door: describes the sum for the run's record.
         telling: of evaluations at the sites; None where none is planned.
+        clip: bound on one unit's gradient, for the report.
     """
 
     charges: Mapping[str, GaussianEvent]
@@ -62,6 +64,7 @@ class SiteReleases:
     names: Sequence[str]
     door: ReleaseDoor
     telling: SiteTelling | None = None
+    clip: float = 1.0
     ended: str = ""
     _unsettled: dict[str, GaussianEvent] = field(default_factory=dict)
     _spent: set[str] = field(default_factory=set)
@@ -87,7 +90,8 @@ class SiteReleases:
         """
         for name in (self.names[client] for client in clients):
             charge = self.charges[name]
-            request = Request("model", round_, "", (name,), "", charge, name)
+            details = (*_DETAILS, ("clip norm", f"{self.clip:.9g}"))
+            request = Request("model", round_, "", (name,), "", charge, name, details)
             try:
                 reservation = self.ledger.reserve(request)
             except AnabranchError as error:
@@ -110,7 +114,9 @@ class SiteReleases:
         asked, version = [], hashlib.sha256(np.ascontiguousarray(model).data).hexdigest()
         for client in clients:
             name, charge = self.names[client], self.telling.charge
-            request = Request("evaluation", round_, version, (name,), "", charge, name)
+            bound = ("bound on one unit", f"{self.telling.scores.sums.bound:.6g}")
+            details = (*_DETAILS, bound)
+            request = Request("evaluation", round_, version, (name,), "", charge, name, details)
             try:
                 reservation = self.ledger.reserve(request)
             except AnabranchError as error:

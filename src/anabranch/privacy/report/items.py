@@ -13,43 +13,16 @@ from dataclasses import dataclass
 from anabranch.privacy.accounting import account
 from anabranch.privacy.events import GaussianEvent, PoissonSampling
 from anabranch.privacy.ledger import Balance, RunBalance, epsilon_of
-from anabranch.privacy.ledger.balance import Release
 from anabranch.privacy.ledger.matrix import MatrixEvent
 from anabranch.privacy.report.facts import RunFacts
+from anabranch.privacy.report.item import Item, Rows
 from anabranch.privacy.report.limits import not_covered
+from anabranch.privacy.report.released import releases_item, rounds_item, sampling_item
 from anabranch.privacy.report.sentence import Claim, claim_sentence
 
 __all__ = ["Item", "Report", "Rows", "report_of"]
 
 _SMALLEST = 1e-12
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A table of the report."""
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One item.
-
-    Attributes:
-        name: identifier.
-        title: what is asked, in the words of the publication.
-        facts: label and value.
-        tables: more facts.
-        texts: sentences, generated.
-    """
-
-    name: str
-    title: str
-    facts: tuple[tuple[str, str], ...] = ()
-    tables: tuple[Rows, ...] = ()
-    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,9 +73,9 @@ def report_of(balance: Balance, facts: RunFacts, head: tuple[int, str]) -> Repor
             _guarantee(balance, run, events),
             _unit(balance),
             _mechanism(run, facts),
-            _rounds(run, facts),
-            _sampling(run, facts),
-            _releases(run),
+            rounds_item(run, facts),
+            sampling_item(run, facts),
+            releases_item(run),
             _population(balance),
             _utility(facts),
             _implementation(facts),
@@ -209,95 +182,17 @@ def _mechanism(run: RunBalance, facts: RunFacts) -> Item:
         facts=(
             ("mechanism", facts.mechanism),
             ("bound on one contribution", facts.clip),
-            ("denominator", f"fixed: {facts.cohort}"),
+            ("denominator", _denominator(facts)),
             ("composition", "all lines of all runs of the population together"),
         ),
         tables=(Rows("What the run was allotted", header, tuple(rows)),),
     )
 
 
-def _rounds(run: RunBalance, facts: RunFacts) -> Item:
-    recorded = {r.round: r for r in facts.rounds}
-    rows = []
-    for release in run.releases.values():
-        if release.reserved.purpose == "model":
-            at = recorded.get(release.reserved.round)
-            details = dict(release.reserved.details)
-            rows.append(
-                (
-                    str(release.reserved.round),
-                    str(at.asked) if at else "–",
-                    str(release.reserved.contributors),
-                    _noise(release),
-                    details.get("clip norm", "–"),
-                    _became(release),
-                )
-            )
-    header = ("round", "asked", "inside", "noise, clip norms", "clip norm", "became")
-    return Item(
-        "rounds",
-        "Realised noise and cohorts",
-        tables=(Rows("Every release of the model", header, tuple(rows)),),
-    )
-
-
-def _noise(release: Release) -> str:
-    charge = release.charge
-    if charge is None:
-        return "none"
-    if isinstance(charge, GaussianEvent) and charge.realised_noise is not None:
-        return f"{charge.realised_noise:.6g} (planned {charge.noise_multiplier:.6g})"
-    return f"{charge.noise_multiplier:.6g}"
-
-
-def _became(release: Release) -> str:
-    if release.settled is None:
-        return "not settled, counted"
-    return "released" if release.settled.charge is not None else "given back, nothing computed"
-
-
-def _sampling(run: RunBalance, facts: RunFacts) -> Item:
-    asked = [r.asked for r in facts.rounds if r.asked]
-    spread = f"{min(asked)} to {max(asked)}, mean {sum(asked) / len(asked):.4g}" if asked else "–"
-    evidence: tuple[tuple[str, str], ...] = (("cohorts that were asked", spread),)
-    if facts.sampling == "poisson":
-        rate = facts.cohort / max(facts.clients, 1)
-        deviation = (facts.clients * rate * (1 - rate)) ** 0.5
-        evidence = (
-            ("rate", f"{rate:.6g} for each of {facts.clients} enrolled clients"),
-            ("expected cohort", f"{facts.cohort} with standard deviation {deviation:.3g}"),
-            *evidence,
-            ("coins", f"from the run's secret {run.allotted.secret[:16]}…, erased at the end"),
-        )
-    limit = (
-        f"at most {facts.participations}, at least {facts.separation} rounds apart; reserved before"
-        " a client is asked and checked before its update is merged"
-        if facts.participations
-        else "none"
-    )
-    return Item(
-        "sampling",
-        "Sampling: what is claimed, and the evidence",
-        facts=(
-            ("claimed", facts.sampling),
-            ("selector", facts.selector),
-            ("limit on participations", limit),
-            *evidence,
-        ),
-    )
-
-
-def _releases(run: RunBalance) -> Item:
-    counts: dict[tuple[str, str], int] = {}
-    for release in run.releases.values():
-        key = (release.reserved.purpose, _became(release))
-        counts[key] = counts.get(key, 0) + 1
-    rows = tuple((what, became, str(count)) for (what, became), count in counts.items())
-    return Item(
-        "releases",
-        "All releases",
-        tables=(Rows("By purpose", ("released", "became", "times"), rows),),
-    )
+def _denominator(facts: RunFacts) -> str:
+    if facts.mechanism == "dp-sgd":
+        return f"fixed: the planned batch inside a site, {facts.cohort} sites outside"
+    return f"fixed: {facts.cohort}"
 
 
 def _population(balance: Balance) -> Item:

@@ -65,6 +65,10 @@ def _how(balance: Balance, run: RunBalance, facts: RunFacts) -> Iterator[str]:
             "The claimed amplification rests on batches that nobody outside a site sees, not even "
             "by how long a step takes."
         )
+        yield (
+            "How many examples each site has is told to the coordinator exactly, and the noise "
+            "follows from it: sizes of sites count as public."
+        )
     elif facts.sampling == "poisson":
         yield (
             "The claimed amplification fails against anybody who sees who takes part, the "
