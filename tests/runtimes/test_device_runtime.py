@@ -172,3 +172,25 @@ def test_a_model_that_does_not_fit_into_memory_is_never_heard_of() -> None:
     events = drained(runtime, None)
     assert {e.fate for _, e in events if isinstance(e, Outcome)} == {Fate.LOST}
     assert all(e.trace.train == 0 for _, e in events if isinstance(e, Outcome) and e.trace)
+
+
+def test_the_frozen_part_comes_down_once() -> None:
+    def made() -> DeviceRuntime:
+        devices = SimulatedFleet.drawn(draw_profiles(CLIENTS, {"entry": 1.0}, 0), FAITHFUL, 0)
+        inner = InlineRuntime(SmallFleet(FedAvg()).build(), None)
+        flops, examples = np.full(CLIENTS, 80e9), np.full(CLIENTS, 10.0)
+        return DeviceRuntime(inner, devices, flops, examples, frozen=1e6)
+
+    def fetched(runtime: DeviceRuntime, asked: Work) -> list[int | None]:
+        runtime.submit(asked)
+        events = [event for _, event in drained(runtime, None)]
+        return [event.bytes_down for event in events if isinstance(event, Outcome)]
+
+    runtime, first = made(), work(1)
+    meant = first.bytes_to(0)
+    assert fetched(runtime, first) == [meant + 1_000_000] * CLIENTS
+    second = work(2, "b" * 32)
+    again = made()
+    again.restore(runtime.now(), runtime.arrays())
+    assert fetched(runtime, second) == fetched(again, second) == [meant] * CLIENTS
+    assert fetched(made(), second) == [meant + 1_000_000] * CLIENTS

@@ -7,6 +7,7 @@ import numpy as np
 from anabranch.api.prepare import Prepared
 from anabranch.coordinator.runtime import Runtime
 from anabranch.fleet.cost import TaskCost
+from anabranch.fleet.devices.simulated import Content
 from anabranch.fleet.view import unknown_fleet
 from anabranch.learners.flops import flops_per_example
 from anabranch.runtimes.local.virtual import DeviceRuntime
@@ -62,4 +63,15 @@ def device_runtime(prepared: Prepared, inner: Runtime) -> DeviceRuntime:
     view = unknown_fleet(len(federation)).with_columns(examples=examples)
     fleet = devices.fleet(federation.names, prepared.plan.seed)
     flops = cost.flops * cost.seen(view)
-    return DeviceRuntime(inner, fleet, flops, examples, memory=cost.memory, frozen=cost.frozen)
+    content = None
+    if prepared.plan.admission.stop_early:
+        rows = np.ones(len(federation))
+        content = Content(
+            seconds=np.inf * rows,
+            joules=prepared.plan.admission.joules_of_a_task(fleet.profiles.battery),
+            bytes_up=cost.bytes_up * rows,
+            least=1.0 / cost.planned_steps(view),
+        )
+    return DeviceRuntime(
+        inner, fleet, flops, examples, memory=cost.memory, frozen=cost.frozen, content=content
+    )

@@ -37,6 +37,8 @@ class Schedule:
         timed: whether the runtime's clock says something of the clients; without it times are this
             machine's, and nothing may depend on them.
         shortest: seconds that clients are given at least.
+        waits: how many times its limit an answer may take and still count: one, and the rounds of
+            the late window.
     """
 
     view: Callable[[float], FleetView]
@@ -46,6 +48,7 @@ class Schedule:
     seconds: float | None = None
     timed: bool = True
     shortest: float = 1.0
+    waits: float = 1.0
 
     def admitted(self, view: FleetView, history: FleetHistory) -> Admitted:
         """Who may be asked now, how much, and what that is predicted to take."""
@@ -96,6 +99,13 @@ class Schedule:
             device=device,
         )
 
+    @staticmethod
+    def _done(collected: Collected, key: TaskKey) -> float:
+        """Share of the planned work that a task was: a client may have ended it early."""
+        trace = collected.outcomes[key].trace
+        asked = collected.works[key.task].fractions.get(key.client, 1.0)
+        return asked if trace is None else trace.work
+
     def _modelled(
         self, collected: Collected, keys: Sequence[TaskKey], history: FleetHistory
     ) -> tuple[Modelled, np.ndarray]:
@@ -104,8 +114,7 @@ class Schedule:
         for task in dict.fromkeys(key.task for key in keys):
             rows = np.array([key.client for key in keys if key.task == task], np.int64)
             view = self.view(collected.given_out_at(task))
-            fractions = collected.works[task].fractions
-            work = np.array([fractions.get(int(client), 1.0) for client in rows])
+            work = np.array([self._done(collected, TaskKey(task, int(c))) for c in rows])
             part = modelled(view, self.cost, history.first).rows(rows)
             parts.append(
                 replace(

@@ -61,12 +61,25 @@ class Admission(Value):
     and lets the deadline decide."""
     adapt: bool = True
     """Ask slow or weak devices for less work; false refuses them instead."""
+    stop_early: bool = False
+    """Let a client end its training at a whole step when nine tenths of its time, or its energy,
+    are used up, and send what it has."""
     least_work: float = Field(default=0.05, gt=0, le=1, json_schema_extra={"unit": "fraction"})
     """Smallest fraction of the planned local work that is worth asking for."""
     time_quantile: float = Field(default=0.75, ge=0.5, lt=1)
     """Probability with which a task shall keep to its time."""
     energy_quantile: float = Field(default=0.99, ge=0.5, lt=1)
     """Probability with which a task shall keep to its energy."""
+
+    def joules_of_a_task(self, capacity: Column) -> Column:
+        """Most energy of one task by the size of the battery; inf on the mains (0 or NaN)."""
+        battery = capacity > 0
+        allowed = np.full(len(capacity), np.inf)
+        if self.max_joules is not None:
+            allowed[battery] = self.max_joules
+        if self.max_battery is not None:
+            allowed[battery] = np.minimum(allowed, self.max_battery * capacity)[battery]
+        return allowed
 
     @field_validator("quiet_hours")
     @classmethod
@@ -255,11 +268,7 @@ def _within(hour: Column, start: float, end: float) -> Flags:
 def _joules_allowed(rules: Admission, view: FleetView) -> Column:
     """Energy that a task may take of each device; inf on the mains."""
     capacity = np.where(view.battery_joules > 0, view.battery_joules, np.nan)
-    allowed = np.full(len(view), np.inf)
-    if rules.max_joules is not None:
-        allowed = np.where(np.isnan(capacity), np.inf, rules.max_joules)
-    if rules.max_battery is not None:
-        allowed = np.fmin(allowed, rules.max_battery * capacity)
+    allowed = rules.joules_of_a_task(capacity)
     left = np.maximum(view.battery - rules.least_battery, 0.0) * capacity
     return np.where(view.charging, allowed, np.fmin(allowed, left))
 

@@ -8,7 +8,7 @@ client, time), so a simulation goes on after a restart where it was.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -20,14 +20,15 @@ from anabranch.fleet.devices.classes import CLASS_NAMES
 from anabranch.fleet.devices.draws import Draws
 from anabranch.fleet.devices.energy import compute_joules, radio_joules, share_of_battery
 from anabranch.fleet.devices.network import NETWORK_NAMES, network_column
+from anabranch.fleet.devices.phases import Begun, Content, Ended
 from anabranch.fleet.devices.profiles import WIFI, Profiles
 from anabranch.fleet.devices.settings import DeviceSettings
-from anabranch.fleet.devices.tasks import IN_FLIGHT, sent_again, work_through
+from anabranch.fleet.devices.tasks import IN_FLIGHT, Phase, Stop, sent_again, work_through
 from anabranch.fleet.devices.traces import Trace, TracePresence, TraceTruth
 from anabranch.fleet.devices.truth import DrawnTruth, Performance, Truth
 from anabranch.fleet.view import Codes, Column, Flags, FleetView
 
-__all__ = ["Begun", "Ended", "SimulatedFleet"]
+__all__ = ["Begun", "Content", "Ended", "SimulatedFleet"]
 
 Rows: TypeAlias = NDArray[np.int64]
 _DOWNLOAD, _TRAIN, _UPLOAD, _OWN = 1000, 2000, 3000, 4000
@@ -36,85 +37,8 @@ _AT_HOME = (19.0, 7.0)
 _ROUND_TRIPS = 2.0
 """Round trips of each direction of a transfer."""
 _CHECKPOINTS = 20.0
-
-
-@dataclass(frozen=True)
-class Begun:
-    """Tasks whose training is decided: one row for each client that was asked.
-
-    Attributes:
-        rows: client numbers.
-        draws: random numbers of the piece of work.
-        asked: when it was given out, on the virtual clock.
-        network: in use, a code into `NETWORK_NAMES`.
-        real: what the devices really do.
-        charging: on a charger when asked.
-        flops: of the work that was asked.
-        bytes_down: needed.
-        download, train, idle: seconds.
-        downloaded: when the last byte came down, on the virtual clock; inf when it never did.
-        carried: bytes that came down, repeated ones included.
-        interruptions: so far.
-        left: seconds that the device stays after its training.
-        trained: when training ends, on the virtual clock; inf when it never does.
-        modelled: joules of computing and download by the model.
-    """
-
-    rows: Rows
-    draws: Draws
-    asked: Column
-    network: Codes
-    real: Performance
-    charging: Flags
-    flops: Column
-    bytes_down: Column
-    download: Column
-    train: Column
-    idle: Column
-    downloaded: Column
-    carried: Column
-    interruptions: NDArray[np.int64]
-    left: Column
-    trained: Column
-    modelled: Column
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, index: Rows) -> Begun:
-        """Some of the rows."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        real = {f.name: getattr(self.real, f.name)[index] for f in fields(self.real)}
-        columns = {k: v[index] for k, v in values.items() if isinstance(v, np.ndarray)}
-        return replace(self, real=Performance(**real), **columns)  # type: ignore[arg-type]  # arrays only
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How tasks went on from the end of their training; rows as in the `Begun` they come from.
-
-    Attributes:
-        upload: seconds of sending.
-        idle: seconds away, of the whole task.
-        carried: bytes that went up, repeated ones included.
-        interruptions: of the whole task.
-        ended: when the last byte arrived, on the virtual clock; inf when it never does.
-        modelled, reported, spent: joules by the model, by the client (NaN where it cannot
-            measure), and really.
-    """
-
-    upload: Column
-    idle: Column
-    carried: Column
-    interruptions: NDArray[np.int64]
-    ended: Column
-    modelled: Column
-    reported: Column
-    spent: Column
-
-    def take(self, index: Rows) -> Ended:
-        """Some of the rows."""
-        return Ended(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+_KEPT_BACK = 0.1
+"""Share of a task's time that is kept for the upload."""
 
 
 @dataclass
@@ -227,6 +151,7 @@ class SimulatedFleet:
         flops: Column,
         bytes_down: Column,
         purpose: str = "device-task",
+        content: Content | None = None,
     ) -> Begun:
         """Ask ``rows`` at ``now``: downloads and training as they will really go.
 
@@ -237,6 +162,7 @@ class SimulatedFleet:
             flops: floating-point operations of each one's work.
             bytes_down: of each one's download.
             purpose: tells pieces of work with equal ``draw`` apart.
+            content: when devices stop training although work is left; None for never.
         """
         draws, settings = Draws.of(self.seed, purpose, draw), self.settings
         network = self.network(rows, now)
@@ -248,8 +174,13 @@ class SimulatedFleet:
         down = work_through(needed, chunk, left, rows, times, self.presence, draws, _DOWNLOAD)
         seconds = flops / real.flops
         keep = np.minimum(settings.checkpoint_seconds, seconds / _CHECKPOINTS) * settings.resumable
+        carried = bytes_down + np.maximum(down.active - needed, 0.0) * real.down
+        stop = None
+        if content is not None:
+            stop = self._stop(content, rows, times, network, real, carried, down)
+        begins = times + down.seconds
         train = work_through(
-            seconds, keep, down.left, rows, times + down.seconds, self.presence, draws, _TRAIN
+            seconds, keep, down.left, rows, begins, self.presence, draws, _TRAIN, stop
         )
         lost = (
             down.broken | train.broken | (draws.uniforms(rows, _OWN + 1) < settings.permanent_loss)
@@ -267,13 +198,41 @@ class SimulatedFleet:
             train=train.active,
             idle=down.idle + train.idle,
             downloaded=np.where(down.broken, np.inf, times + down.seconds),
-            carried=bytes_down + np.maximum(down.active - needed, 0.0) * real.down,
+            carried=carried,
             interruptions=down.interruptions + train.interruptions,
             left=train.left,
             trained=np.where(lost, np.inf, times + down.seconds + train.seconds),
-            modelled=compute_joules(self.profiles.watts[rows], flops, self.profiles.flops[rows])
+            done=train.done,
+            modelled=train.done
+            * compute_joules(self.profiles.watts[rows], flops, self.profiles.flops[rows])
             + radio_joules(network, bytes_down, np.zeros(len(rows))),
         )
+
+    def _stop(
+        self,
+        content: Content,
+        rows: Rows,
+        times: Column,
+        network: Codes,
+        real: Performance,
+        carried: Column,
+        down: Phase,
+    ) -> Stop:
+        """When training ends early: a tenth of the time and the radio's energy are kept back.
+
+        A device that can measure what it uses goes by that, the others by the model.
+        """
+        able = self._able(rows)
+        watts = np.where(able, real.watts, self.profiles.watts[rows])
+        factor = np.where(able, real.radio, 1.0)
+        # One interruption of the upload, which then goes up twice, is provided for.
+        sessions = 2.0 + down.interruptions.astype(np.float64)
+        radio = factor * radio_joules(network, carried, 2.0 * content.bytes_up, sessions)
+        watts = np.maximum(watts, 1e-9)
+        most = np.maximum(content.joules - radio, 0.0) / watts
+        each = factor * network_column("joules_session", network) / watts
+        at = times + (1.0 - _KEPT_BACK) * content.seconds
+        return Stop(at, most, each, content.least)
 
     def finish(self, begun: Begun, bytes_up: Column) -> Ended:
         """Send the answers of ``begun``, ``bytes_up`` of each. Tasks that were lost stay lost."""
@@ -306,9 +265,14 @@ class SimulatedFleet:
 
     def _measured(self, rows: Rows, spent: Column, draws: Draws) -> Column:
         """What devices say that a task cost; NaN of those that cannot measure."""
-        able = Draws.of(self.seed, "device-meter").uniforms(rows) < self.settings.reports_energy
+        able = self._able(rows)
         error = np.exp(self.settings.report_noise * draws.normals(rows, _OWN + 2))
         return np.where(able, spent * error, np.nan)
+
+    def _able(self, rows: Rows) -> Flags:
+        """Which devices can measure what a task costs."""
+        drawn = Draws.of(self.seed, "device-meter").uniforms(rows)
+        return np.asarray(drawn < self.settings.reports_energy)
 
     def spent_by(self, begun: Begun, now: float) -> Column:
         """Joules that tasks given up at ``now`` have used: the download, and training so far."""

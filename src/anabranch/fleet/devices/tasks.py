@@ -17,7 +17,7 @@ from anabranch.fleet.devices.availability import Presence
 from anabranch.fleet.devices.draws import Draws
 from anabranch.fleet.view import Column
 
-__all__ = ["IN_FLIGHT", "Phase", "sent_again", "work_through"]
+__all__ = ["IN_FLIGHT", "Phase", "Stop", "sent_again", "work_through"]
 
 Rows = NDArray[np.int64]
 IN_FLIGHT = 65_536.0
@@ -35,6 +35,7 @@ class Phase:
         active: seconds of work, repeated work included.
         idle: seconds away.
         left: seconds that the device still stays after the phase.
+        done: share of the needed work that was done; below 1 where it was stopped early.
         interruptions: how often it went away.
         broken: whether the task was lost in this phase.
     """
@@ -42,6 +43,7 @@ class Phase:
     active: Column
     idle: Column
     left: Column
+    done: Column
     interruptions: NDArray[np.int64]
     broken: NDArray[np.bool_]
 
@@ -49,6 +51,28 @@ class Phase:
     def seconds(self) -> Column:
         """From the begin of the phase to its end, or to where it was lost."""
         return self.active + self.idle
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When devices end a phase although work is left, for each task.
+
+    Attributes:
+        at: time of the virtual clock; a device that is away then ends when it comes back.
+        most: seconds of work, repeated work included.
+        each: seconds of work that an interruption costs of these, since the radio wakes up again.
+        least: share of the work that is done all the same.
+    """
+
+    at: Column
+    most: Column
+    each: Column
+    least: Column
+
+    def room(self, rows: Rows, now: Column, used: Column, missing: Column) -> Column:
+        """Seconds for which each of ``rows`` still works; ``missing`` ones towards the least."""
+        room = np.minimum(self.at[rows] - now, self.most[rows] - used)
+        return np.maximum(np.maximum(room, missing), 0.0)
 
 
 def sent_again(size: Column) -> Column:
@@ -69,6 +93,7 @@ def work_through(
     presence: Presence,
     draws: Draws,
     lane: int,
+    stop: Stop | None = None,
 ) -> Phase:
     """Work ``needed`` seconds on each device, through its absences.
 
@@ -81,13 +106,25 @@ def work_through(
         presence: how long devices stay and are away.
         draws: of the task.
         lane: first of a thousand lanes of ``draws`` for this phase.
+        stop: when devices are content with less; None for never.
     """
     count = len(rows)
     todo, stay = needed.copy(), left.copy()
+
+    def wanted(some: Rows) -> Column:
+        """Seconds of work that these would still do, undisturbed."""
+        if stop is None:
+            return todo[some]
+        missing = stop.least[some] * needed[some] - (needed[some] - todo[some])
+        now = times[some] + active[some] + idle[some]
+        used = active[some] + stop.each[some] * interruptions[some]
+        return np.minimum(todo[some], stop.room(some, now, used, missing))
+
     active, idle = np.zeros(count), np.zeros(count)
     interruptions = np.zeros(count, np.int64)
     broken = np.zeros(count, np.bool_)
-    off = np.flatnonzero(todo > stay)
+    every = np.arange(count)
+    off = np.flatnonzero(wanted(every) > stay)
     for turn in range(_INTERRUPTIONS):
         if not len(off):
             break
@@ -102,9 +139,9 @@ def work_through(
         idle[off] += presence.away(rows[off], now, draws, lane + 2 * turn)
         now = times[off] + active[off] + idle[off]
         stay[off] = presence.session(rows[off], now, draws, lane + 2 * turn + 1)
-        off = off[todo[off] > stay[off]]
+        off = off[wanted(off) > stay[off]]
     broken[off] = True
-    whole = ~broken
-    active[whole] += todo[whole]
-    stay[whole] -= todo[whole]
-    return Phase(active, idle, stay, interruptions, broken)
+    last = np.where(broken, 0.0, wanted(every))
+    active, stay, todo = active + last, stay - last, todo - last
+    done = np.where(needed > 0, 1.0 - todo / np.where(needed > 0, needed, 1.0), 1.0)
+    return Phase(active, idle, stay, done, interruptions, broken)

@@ -27,7 +27,7 @@ from anabranch.coordinator.runtime import (
     Work,
 )
 from anabranch.fleet.clock import Agenda
-from anabranch.fleet.devices.simulated import Begun, Ended, SimulatedFleet
+from anabranch.fleet.devices.simulated import Begun, Content, Ended, SimulatedFleet
 from anabranch.fleet.devices.timelines import task_trace
 from anabranch.fleet.timeline import TaskTrace
 from anabranch.fleet.view import Column, FleetView
@@ -89,6 +89,8 @@ class DeviceRuntime:
         memory: bytes that training needs; a device with less loses its task.
         frozen: bytes of the part of the model that never changes: downloaded once by each device,
             with its first task.
+        content: with how much less than the whole work each client is content, where clients may
+            stop early; a task's own time limit comes with it.
     """
 
     def __init__(
@@ -101,11 +103,12 @@ class DeviceRuntime:
         batch: int = 8,
         memory: float = 0.0,
         frozen: float = 0.0,
+        content: Content | None = None,
     ) -> None:
         self._inner, self._fleet = inner, fleet
         self._flops, self._examples = flops, examples
         self._bytes_down, self._batch = bytes_down, batch
-        self._memory, self._frozen = memory, frozen
+        self._memory, self._frozen, self._content = memory, frozen, content
         self._holding = np.zeros(len(fleet), np.bool_)
         self._agenda = Agenda()
         self._groups: dict[str, _Group] = {}
@@ -203,6 +206,7 @@ class DeviceRuntime:
             self._flops[rows] * fractions * training,
             (self._bytes_down(work) + self._frozen * ~self._holding[rows]) * training + letters,
             f"device-{work.kind.value}",
+            self._content_of(work, rows, fractions) if training else None,
         )
         latest = begun.asked + self._fleet.settings.task_seconds
         # A system ends the program that wants more memory than there is; nobody hears of it.
@@ -218,6 +222,15 @@ class DeviceRuntime:
         self._groups[work.task] = group
         self._places.update((self._serial + row, (work.task, row)) for row in range(len(rows)))
         self._serial += len(rows)
+
+    def _content_of(self, work: Work, rows: NDArray[np.int64], asked: Column) -> Content | None:
+        """When the clients of one work may stop: its own time limit, and whole steps of it."""
+        if self._content is None:
+            return None
+        known = self._content
+        seconds = np.full(len(rows), math.inf if work.seconds is None else work.seconds)
+        least = np.minimum(known.least[rows] / asked, 1.0)
+        return Content(seconds, known.joules[rows], known.bytes_up[rows], least)
 
     def _happen(self, time: float) -> list[RuntimeEvent]:
         events: list[RuntimeEvent] = []
@@ -246,7 +259,11 @@ class DeviceRuntime:
         rows = group.order[group.executed : group.executed + self._batch].tolist()
         group.executed += len(rows)
         number = {group.work.clients[row]: row for row in rows}
-        self._inner.submit(replace(group.work, clients=tuple(number), finest=Finest.INDIVIDUALS))
+        asked = group.work.fractions
+        early = {c: float(group.begun.done[row]) for c, row in number.items()}
+        done = {c: asked.get(c, 1.0) * share for c, share in early.items() if share < 1.0}
+        work = replace(group.work, clients=tuple(number), finest=Finest.INDIVIDUALS)
+        self._inner.submit(replace(work, fractions={**asked, **done}))
         payloads: dict[int, Payload] = {}
         while number:
             for event in self._inner.poll(None):
