@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,20 @@ def test_a_kill_leaves_the_whole_answer_or_none(tmp_path: Path, point: str) -> N
     with pytest.raises(Killed):
         Answers(tmp_path, faults=KilledAt(point)).keep(TASK, b"question", b"noisy" * 1000)
     assert Answers(tmp_path).recall(TASK, b"question") in (None, b"noisy" * 1000)
+
+
+def test_of_answers_whose_fate_nobody_tells_the_newest_are_kept(tmp_path: Path) -> None:
+    kept = Answers(tmp_path)
+    tasks = [f"{number:032x}" for number in range(40)]
+    for number, task in enumerate(tasks):
+        kept.keep(task, b"question", bytes([number]) * 10_000, b"letter")
+        os.utime(next((tmp_path / "answers").glob(f"{task}*")), ns=(number, number))
+    assert kept.recall(tasks[-1], b"question", b"letter") == bytes([39]) * 10_000
+    assert kept.recall(tasks[-16], b"question", b"letter") == bytes([24]) * 10_000
+    for task in tasks[:-16]:  # no answer is made anew, either
+        with pytest.raises(AnabranchError, match="AB-979"):
+            kept.recall(task, b"question", b"letter")
+    assert (
+        sum(path.stat().st_size for path in (tmp_path / "answers").iterdir())
+        < 16 * 10_200 + 40 * 100
+    )

@@ -9,6 +9,8 @@ themselves are on the disk before they leave, and whoever asks again gets the sa
 - killed afterwards: the same bytes are sent, and cost nothing;
 - the same task with another question: refused;
 - the fate of the task is known: the bytes go, and a mark stays, so that it is never answered anew.
+  The same happens to all but the newest few: a client does one task after the other, and of an
+  evaluation nobody ever tells a fate.
 
 A key from which the noise could be drawn again would not do: with other data, another version of a
 library or another processor the same noise would cover another value, and the difference of the two
@@ -31,6 +33,10 @@ ANSWERS: Final = "answers"
 
 _MAGIC: Final = b"anabranch-answer/1"
 _DIGEST: Final = 32
+_WHOLE: Final = 16
+"""Answers of which the bytes are kept while no fate is known."""
+_SMALL: Final = 256
+"""A file of so many bytes is a mark, or not worth one."""
 
 
 class Sealer(Protocol):
@@ -92,12 +98,20 @@ class Answers:
         """
         with explained(self._folder, "making a folder for answers"):
             make_directory(self._folder, "answers", self._faults)
+        self._prune()
         self._write(self._file(task, letter), task, _digest(question, letter) + content)
 
     def settled(self, task: str) -> None:
         """Its fate is known: only the mark stays that it was answered. May be repeated."""
         for path in self._folder.glob(f"{task}*") if self._folder.is_dir() else ():
             self._write(path, task, bytes(_DIGEST))
+
+    def _prune(self) -> None:
+        """Leave only marks of all but the newest answers, so that the folder does not grow."""
+        found = [(path.stat(), path) for path in self._folder.iterdir() if not path.suffix]
+        whole = sorted((s.st_mtime_ns, path) for s, path in found if s.st_size > _SMALL)
+        for _, path in whole[: max(0, len(whole) - _WHOLE + 1)]:
+            self._write(path, path.name.partition("-")[0], bytes(_DIGEST))
 
     def _write(self, path: Path, task: str, content: bytes) -> None:
         content = _MAGIC + content
