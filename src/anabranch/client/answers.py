@@ -23,7 +23,7 @@ import hashlib
 from pathlib import Path
 from typing import Final, Protocol
 
-from anabranch.disk import Faults, explained, make_directory, no_faults, write_durably
+from anabranch.disk import TEMPORARY, Faults, explained, make_directory, no_faults, write_durably
 from anabranch.errors import AnabranchError
 
 __all__ = ["ANSWERS", "Answers"]
@@ -108,7 +108,8 @@ class Answers:
 
     def _prune(self) -> None:
         """Leave only marks of all but the newest answers, so that the folder does not grow."""
-        found = [(path.stat(), path) for path in self._folder.iterdir() if not path.suffix]
+        kept = [p for p in self._folder.iterdir() if not p.name.startswith(TEMPORARY)]
+        found = [(path.stat(), path) for path in kept]
         whole = sorted((s.st_mtime_ns, path) for s, path in found if s.st_size > _SMALL)
         for _, path in whole[: max(0, len(whole) - _WHOLE + 1)]:
             self._write(path, path.name.partition("-")[0], bytes(_DIGEST))
