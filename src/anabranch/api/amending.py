@@ -247,7 +247,9 @@ def _require_budget(store: Store, run_id: str, plan: Plan, clients: int, done: i
     known = balance.runs.get(run_id)
     if known is not None and known.closed is None:
         balance = balance.after(Closed(run_id, "amended", final=False))
-    rules.allot(balance, promise.allotted(run_id, plan.contract_digest))
+    wanted = promise.allotted(run_id, plan.contract_digest)
+    rules.allot(balance, wanted)
+    balance = balance.after(wanted)
     charge = promise.lines[0].charges[0]
     if isinstance(charge, GaussianEvent):
         _require_rounds(balance, run_id, promise.lines[0], charge, plan.rounds.count - done)
@@ -257,8 +259,7 @@ def _require_rounds(
     balance: Balance, run_id: str, line: Line, charge: GaussianEvent, left: int
 ) -> None:
     """Rounds that are done were paid for at their own noise: the rest must hold what is left."""
-    known = balance.runs.get(run_id)
-    spent = known.spent(line) if known is not None else ()
+    spent = balance.runs[run_id].spent(line)
     delta = balance.opened.delta
 
     def holds(rounds: int) -> bool:
