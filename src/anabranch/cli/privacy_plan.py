@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
     from anabranch.plan import Plan
+    from anabranch.plan.dealing import Dealt
     from anabranch.privacy.planning import Question, Tradeoff
 
 __all__ = ["plan_privacy"]
@@ -45,17 +47,18 @@ def plan_privacy(
     from anabranch.privacy.planning import tradeoff
 
     loaded = plan_of(read_plan(plan, changes or (), os.environ))
-    found = tradeoff(_question(loaded, clients, parameters))
+    question = _question(loaded, clients, parameters)
+    found, budgets = tradeoff(question), _budgets(loaded, question.clients)
     if page is not None:
         from anabranch.observe.pages import render_page
         from anabranch.observe.privacy_plan import plan_page
         from anabranch.plan.trust import trust_line
 
-        write_text(page, render_page(plan_page(found, loaded.name, trust_line(loaded))))
+        write_text(page, render_page(plan_page(found, loaded.name, trust_line(loaded), budgets)))
     if as_json:
-        print_json(_facts(found))
+        print_json(_facts(found, budgets))
     else:
-        _print(found)
+        _print(found, budgets)
 
 
 def _question(plan: Plan, clients: int | None, parameters: int | None) -> Question:
@@ -75,7 +78,8 @@ def _question(plan: Plan, clients: int | None, parameters: int | None) -> Questi
         if clients is None or parameters is None:
             raise report.errors[0]
     return Question(
-        epsilon=plan.privacy.epsilon * (1 - plan.privacy.evaluation_share),
+        epsilon=plan.privacy.epsilon
+        * (1 - plan.privacy.evaluation_share - plan.privacy.statistics_share),
         delta=plan.privacy.delta,
         clients=clients,
         cohort=plan.rounds.wanted(clients),
@@ -85,7 +89,24 @@ def _question(plan: Plan, clients: int | None, parameters: int | None) -> Questi
     )
 
 
-def _facts(found: Tradeoff) -> dict[str, object]:
+def _budgets(plan: Plan, clients: int) -> dict[str, tuple[Dealt, ...]]:
+    """How the plan deals its budget to rounds, by what is supposed of validation."""
+    from anabranch.plan.dealing import dealt
+    from anabranch.plan.privacy import LocalDpSgd
+    from anabranch.plan.promise import promise_of
+
+    if plan.privacy is None or isinstance(plan.privacy.mechanism, LocalDpSgd):
+        return {}
+    promise, kind = promise_of(plan, clients), plan.privacy.allocation.kind
+    if kind != "adaptive":
+        return {f"{plan.privacy.mechanism.kind}, {kind}": dealt(plan, promise)}
+    return {
+        "adaptive, validation never rests": dealt(plan, promise),
+        "adaptive, validation rests at once": dealt(plan, promise, resting=True),
+    }
+
+
+def _facts(found: Tradeoff, budgets: Mapping[str, Sequence[Dealt]]) -> dict[str, object]:
     return {
         "reachable": found.reachable,
         "recommendation": found.recommendation,
@@ -97,11 +118,12 @@ def _facts(found: Tradeoff) -> dict[str, object]:
             "by_rounds": found.lengths,
             "by_parameters": found.sizes,
         },
+        "budget": {words: [asdict(one) for one in rounds] for words, rounds in budgets.items()},
     }
 
 
-def _print(found: Tradeoff) -> None:
-    from anabranch.observe.privacy_plan import ROUTES, route_rows
+def _print(found: Tradeoff, budgets: Mapping[str, Sequence[Dealt]]) -> None:
+    from anabranch.observe.privacy_plan import BUDGET, ROUTES, budget_rows, route_rows
 
     ask = found.question
     say(
@@ -110,3 +132,6 @@ def _print(found: Tradeoff) -> None:
     )
     print_table(ROUTES, route_rows(found))
     say(found.recommendation)
+    for words, rounds in budgets.items():
+        say(f"This plan ({words}) deals its budget so:")
+        print_table(BUDGET, budget_rows(rounds))

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from anabranch.observe.pages import Page, PageSection, PageTable
 from anabranch.observe.svg import MUTED, SERIES, Picture, drawing
+from anabranch.plan.dealing import Dealt
 from anabranch.privacy.planning import USEFUL, Tradeoff
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plan_page", "route_rows"]
+__all__ = ["BUDGET", "budget_rows", "plan_page", "route_rows"]
 
 ROUTES = ("route", "noise a round", "noise ratio", "participations", "expected to learn")
 """Header of `route_rows`."""
+
+
+BUDGET = ("round", "noise", "epsilon so far")
+"""Header of `budget_rows`."""
+
+Budgets: TypeAlias = Mapping[str, Sequence[Dealt]]
+"""How a budget is dealt to rounds, by what is supposed."""
+
+
+def budget_rows(rounds: Sequence[Dealt]) -> tuple[tuple[str, ...], ...]:
+    """One row for each shown round."""
+    return tuple((str(one.round), f"{one.noise:.3g} C", f"{one.epsilon:.3g}") for one in rounds)
 
 
 def route_rows(found: Tradeoff) -> tuple[tuple[str, ...], ...]:
@@ -32,13 +45,14 @@ def route_rows(found: Tradeoff) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def plan_page(found: Tradeoff, name: str, trust_line: str) -> Page:
+def plan_page(found: Tradeoff, name: str, trust_line: str, budgets: Budgets | None = None) -> Page:
     """The page of a trade-off.
 
     Args:
         found: the trade-off.
         name: of the plan.
         trust_line: of the plan.
+        budgets: how the plan deals its budget to the rounds.
 
     Raises:
         AnabranchError: AB-807 matplotlib is not installed.
@@ -70,6 +84,8 @@ def plan_page(found: Tradeoff, name: str, trust_line: str) -> Page:
         sections.append(
             PageSection(field, title, picture=_picture(field, title, points, found.best.kind))
         )
+    if budgets:
+        sections.append(_budget_section(budgets))
     return Page(
         title=f"Privacy plan of {name}",
         trust_line=trust_line,
@@ -78,6 +94,29 @@ def plan_page(found: Tradeoff, name: str, trust_line: str) -> Page:
         footer="Noise is accounted (sampled rounds within two percent); that a ratio of one is "
         "enough is a rule of thumb.",
     )
+
+
+def _budget_section(budgets: Budgets) -> PageSection:
+    tables = tuple(
+        PageTable(words, BUDGET, budget_rows(rounds), words=False)
+        for words, rounds in budgets.items()
+    )
+
+    def draw(axes: Axes) -> None:
+        for colour, (words, rounds) in zip(SERIES, budgets.items(), strict=False):
+            values = [(one.round, one.epsilon) for one in rounds]
+            axes.plot(*zip(*values, strict=True), color=colour, marker="o", label=words)
+        axes.set_xlabel("round")
+        axes.set_ylabel("epsilon so far")
+        axes.legend()
+
+    ends = "; ".join(
+        f"{words}: {rounds[-1].epsilon:.3g} after round {rounds[-1].round}"
+        for words, rounds in budgets.items()
+    )
+    words = f"Epsilon that the unit in the dearest rounds has spent. {ends}."
+    picture = Picture("p-budget", "Budget by round", drawing("p-budget", words, draw), words)
+    return PageSection("budget", "How this plan deals its budget", tables=tables, picture=picture)
 
 
 def _curves(found: Tradeoff) -> tuple[tuple[str, str, Sequence[tuple[int, float]]], ...]:
