@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from anabranch.client.policy import ClientPolicy, TaskFacts, load_policy, within
+from anabranch.client.secure import known_by
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan, parse_plan
 
@@ -62,6 +63,9 @@ REFUSING = {
     '[privacy]\nupdates = "summed"': "read single updates",
     '[privacy]\nupdates = "private"': "neither",
     "[privacy]\nmax_epsilon = 8.0": "no differential privacy",
+    "[privacy]\nmax_delta = 1e-5": "no differential privacy",
+    '[privacy]\nunits = ["client"]': "no differential privacy",
+    '[privacy]\nvouched = ["va"]\nmin_vouched = 1': "vouches for",
 }
 
 
@@ -104,6 +108,22 @@ def test_epsilon_and_unit_are_bounded(tmp_path: Path) -> None:
     assert "epsilon 4, and 3.9" in tight.reason
     unit = policy('[privacy]\nmax_epsilon = 8.0\nunits = ["subject"]', tmp_path).judge(private, 5)
     assert "unit of privacy is 'client'" in unit.reason
+    alone = policy('[privacy]\nunits = ["subject"]', tmp_path).judge(private, 5)
+    assert alone.reason == unit.reason, "a site may name units and bound no epsilon"
+    assert policy("[privacy]\nmax_delta = 1e-5", tmp_path).judge(private, 5).accepted
+    loose = policy("[privacy]\nmax_epsilon = 4.0\nmax_delta = 1e-6", tmp_path).judge(private, 5)
+    assert "delta 1e-05, and 1e-06" in loose.reason
+
+
+def test_a_site_names_members_that_it_vouches_for(tmp_path: Path) -> None:
+    text = '[privacy]\nvouched = ["va", "hungary"]\nmin_vouched = 2'
+    rules = policy(text, tmp_path)
+    masked = plan("[secure_aggregation]\nminimum = 3\n")
+    assert rules.judge(masked, 5).accepted
+    known = known_by(lambda: None, vouched=rules.privacy.vouched, least_vouched=2)
+    assert (known.vouched, known.least_vouched) == ({"va", "hungary"}, 2)
+    with pytest.raises(AnabranchError, match=r"AB-742.*no sum would ever be opened"):
+        policy('[privacy]\nvouched = ["va", "va"]\nmin_vouched = 2', tmp_path)
 
 
 def facts(now: str = "12:00", upload: int = 0, sent: int = 0, round_: int = 1) -> TaskFacts:

@@ -11,6 +11,7 @@ from served_fleets import AGREES, NAMES, PLAN, ServedFleet
 from anabranch.client.home import ClientHome
 from anabranch.client.policy import ClientPolicy, PrivacyRules
 from anabranch.client.vault import FileKey
+from anabranch.coordinator.store import Store
 from anabranch.coordinator.store.ledger import PopulationLedger
 
 PRIVATE = """
@@ -89,3 +90,63 @@ def test_a_site_with_a_lower_cap_takes_no_part(fleet: ServedFleet) -> None:
     fleet.close()
     with home(fleet, "west") as opened:
         assert opened.spending.runs() == ()
+
+
+INSIDE = """
+[aggregation]
+weighting = { kind = "uniform" }
+[evaluation]
+on = "clients"
+every = 0
+[privacy]
+epsilon = 50.0
+delta = 1e-3
+population = "rows"
+population_size = 220
+unit = "example"
+statistics_share = 0.2
+evaluation_share = 0.2
+[privacy.mechanism]
+kind = "dp-sgd"
+batch = 512
+clip = { kind = "fixed", norm = 1.0 }
+"""
+
+
+@pytest.mark.slow
+def test_noisy_statistics_and_metrics_over_real_processes(fleet: ServedFleet) -> None:
+    """Sites add the noise themselves, every release has its line, and both ends count it once."""
+    fleet.patience = 150.0  # four processes import the accountant at once
+    fleet.start_daemon()
+    fleet.start_clients()
+    plan = PLAN.format(sites=fleet.sites, rounds=2, algorithm="fedavg")
+    plan = plan.replace('name = "age", unit', 'name = "age", range = [0, 120], unit')
+    plan = plan.replace('"centre", type', '"centre", codes = { a = 0, b = 1 }, type')
+    run = fleet.submit(plan + INSIDE)
+    over = ("complete", "failed", "dead")
+    fleet.until(lambda s: any(r.state in over for r in s.runs), 240.0)
+    status = fleet.run(run)
+    assert status.state == "complete", status
+    with PopulationLedger.existing(fleet.store / "ledgers", "rows") as ledger:
+        balance = ledger.balance()
+    released = sorted(
+        (r.reserved.site, r.reserved.purpose, r.reserved.round)
+        for r in balance.runs[run].releases.values()
+    )
+    each = [("evaluation", 2), ("model", 1), ("model", 2), ("statistics", 0)]
+    assert released == [(site, *what) for site in sorted(NAMES) for what in each]
+    assert all(r.settled is not None for r in balance.runs[run].releases.values())
+    assert balance.epsilon() <= 50.0 * (1 + 1e-6)
+    with Store.open(fleet.store) as store:
+        words = {r.entry.what: r.entry.mechanism for r in store.releases(run)}
+        metrics = store.rounds(run)[-1].metrics
+    assert not [what for what, how in words.items() if how == "unprotected"]
+    assert {"accuracy", "accuracy_noise", "loss"} <= set(metrics)
+    fleet.close()
+    for name in NAMES:
+        with home(fleet, name) as opened:
+            (counted,) = opened.spending.runs()
+            assert opened.spending.rounds(*counted, "statistics") == (0,)
+            assert opened.spending.rounds(*counted, "evaluation") == (2,)
+            assert opened.spending.rounds(*counted) == (1, 2)
+            assert opened.spending.total(1e-3) == pytest.approx(50.0, rel=2e-2)

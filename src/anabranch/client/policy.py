@@ -35,7 +35,7 @@ from datetime import time as Clock
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
@@ -91,8 +91,14 @@ class PrivacyRules(Value):
     "private" only sums or releases under differential privacy."""
     max_epsilon: float | None = Field(default=None, gt=0, json_schema_extra={"unit": "nats"})
     """Largest budget of a run. A run without differential privacy has none and is declined."""
+    max_delta: float | None = Field(
+        default=None, gt=0, lt=1, json_schema_extra={"unit": "probability"}
+    )
+    """Largest delta of a run: an epsilon says nothing without it. A run without differential
+    privacy has none and is declined."""
     units: tuple[Unit, ...] | None = None
-    """Units of privacy that are accepted with ``max_epsilon``; none for any."""
+    """Units of privacy that are accepted; none for any. A run without differential privacy has none
+    and is declined."""
     max_total_epsilon: float | None = Field(default=None, gt=0, json_schema_extra={"unit": "nats"})
     """Largest budget of all runs together, by this site's own count; none for any."""
     total_delta: float = Field(default=1e-5, gt=0, lt=1, json_schema_extra={"unit": "probability"})
@@ -102,6 +108,21 @@ class PrivacyRules(Value):
     together. Left out: one in each client's folder."""
     min_cohort: int = Field(default=1, ge=1, json_schema_extra={"unit": "clients"})
     """Fewest clients whose updates make a round."""
+    vouched: tuple[str, ...] = ()
+    """Members whom this site knows to be what they say, such as hospitals that it works with, by
+    their names in the roster. Members that the coordinator invented are not among them."""
+    min_vouched: int = Field(default=0, ge=0, json_schema_extra={"unit": "clients"})
+    """Fewest of them whose updates must be in a secure sum; this site helps to open no other sum. A
+    run without secure aggregation is declined."""
+
+    @model_validator(mode="after")
+    def _vouched_are_enough(self) -> PrivacyRules:
+        if self.min_vouched > len(set(self.vouched)):
+            raise ValueError(
+                f"min_vouched {self.min_vouched} is more than the {len(set(self.vouched))} members "
+                "in vouched, so that no sum would ever be opened"
+            )
+        return self
 
 
 class ContractRules(Value):
@@ -251,13 +272,22 @@ class ClientPolicy(Value):
             yield "the coordinator could read single updates, and only sums may leave here"
         if rules.updates == "private" and not hidden and promise is None:
             yield "there is neither secure aggregation nor differential privacy"
-        if rules.max_epsilon is None:
-            return
+        if rules.min_vouched and plan.secure_aggregation is None:
+            yield (
+                "there is no secure aggregation, and this site wants sums with members that it "
+                "vouches for"
+            )
+        bounds = {"epsilon": rules.max_epsilon, "delta": rules.max_delta, "the unit": rules.units}
+        bounded = [name for name, bound in bounds.items() if bound is not None]
+        if bounded and promise is None:
+            yield f"there is no differential privacy, and this site bounds {', '.join(bounded)}"
         if promise is None:
-            yield "there is no differential privacy, and this site bounds epsilon"
-        elif promise.epsilon > rules.max_epsilon:
+            return
+        if rules.max_epsilon is not None and promise.epsilon > rules.max_epsilon:
             yield f"epsilon {promise.epsilon:g}, and {rules.max_epsilon:g} is the most here"
-        elif rules.units is not None and promise.unit not in rules.units:
+        if rules.max_delta is not None and promise.delta > rules.max_delta:
+            yield f"delta {promise.delta:g}, and {rules.max_delta:g} is the most here"
+        if rules.units is not None and promise.unit not in rules.units:
             yield f"the unit of privacy is {promise.unit.value!r}, which is not accepted here"
 
     def _task_objections(self, task: TaskFacts) -> Iterator[str]:

@@ -25,11 +25,14 @@ POLICY_TEMPLATE = """\
 [privacy]
 # updates = "summed"                   # "any", "summed" (sums only), "private" (sums, or noise)
 # max_epsilon = 8.0                    # largest privacy budget of a run; without one: declined
-# units = ["subject", "client"]        # whose presence must be protected by it
+# max_delta = 1e-5                     # largest delta of a run; without one: declined
+# units = ["subject", "client"]        # whose presence must be protected; without one: declined
 # max_total_epsilon = 10.0             # of all runs together, by this site's own count
 # total_delta = 1e-5                   # delta of that count
 # count = "/srv/va/spent.sqlite"       # one count for clients of several coordinators
 # min_cohort = 5                       # fewest clients whose updates make a round
+# vouched = ["cleveland", "hungary"]   # members that this site knows to be what they say
+# min_vouched = 2                      # fewest of them in a secure sum that it helps to open
 
 [contract]
 approve = "first and amended"          # "never", "first", or every contract and every change

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import sha256
 from pathlib import Path
 
@@ -79,21 +79,30 @@ def _no_news() -> None:
     """The roster can not be asked for again."""
 
 
-def known_by(roster: Callable[[], Roster | None], refresh: Callable[[], None] = _no_news) -> Known:
+def known_by(
+    roster: Callable[[], Roster | None],
+    refresh: Callable[[], None] = _no_news,
+    vouched: Collection[str] = (),
+    least_vouched: int = 0,
+) -> Known:
     """Whom a client knows: the members of its signed roster, or whoever it sees first.
 
     Args:
         roster: the newest that the client accepted; None where there is none.
         refresh: looks for a newer one.
+        vouched: members whom the site vouches for itself.
+        least_vouched: how many of them must be in a sum.
     """
     if roster() is None:
-        return Known()
+        return Known(vouched=frozenset(vouched), least_vouched=least_vouched)
     book = _Book(roster)
     return Known(
         lambda name: entry.public_key if (entry := book.entry(name)) is not None else None,
         lambda name: (entry := book.entry(name)) is not None and Role.CANARY in entry.roles,
         open=False,
         refresh=refresh,
+        vouched=frozenset(vouched),
+        least_vouched=least_vouched,
     )
 
 

@@ -278,6 +278,7 @@ class MemberPlaces:
         home, folder = self.home, self.directory / run
         if home is None:
             return secure_session(plan, program, self.name, folder)
+        rules = home.policy.privacy
 
         def refresh() -> None:
             home.accept_roster(parsed(SignedRoster, line.send("GET", "/roster")))
@@ -288,7 +289,7 @@ class MemberPlaces:
             self.name,
             folder,
             identity=home.identity,
-            known=known_by(lambda: home.roster, refresh),
+            known=known_by(lambda: home.roster, refresh, rules.vouched, rules.min_vouched),
             sealer=home.vault,
         )
 
