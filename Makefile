@@ -20,7 +20,7 @@ DEV := $(VENV)/.ready-dev
 DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.ready-demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers bench-updates bench-devices bench-privacy bench-network test-flower docs wheel constraints clean
+.PHONY: help demo test test-all lint format doctest notebooks bench bench-peers bench-updates bench-devices bench-privacy bench-network bench-client test-flower docs wheel constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -95,6 +95,9 @@ bench-devices: $(DEV) ## 100,000 simulated devices over 100 rounds, without trai
 
 bench-network: $(DEV) ## Rounds, transfers and memory over HTTP and HTTPS
 	ulimit -n 8192 && OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.network
+
+bench-client: $(DEV) ## What a site installs, by package (a minute)
+	$(BIN)/python -m benchmarks.client_size
 
 docs: $(DEV) ## Build the documentation into site/ (strict)
 	@# Not --quiet: it would also silence the count of warnings that strict mode looks at.
