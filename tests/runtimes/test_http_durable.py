@@ -19,6 +19,7 @@ from anabranch.runtimes.http.client.line import Line
 from anabranch.runtimes.http.client.transfer import Traffic, download, upload
 from anabranch.runtimes.http.messages import content_digest
 from anabranch.runtimes.http.server.desk import RunFacts
+from anabranch.testing.faults import DiskFull
 from anabranch.updates.container import joined, parts_of
 from anabranch.updates.sections import WEIGHT, Section, Sections, Update
 from anabranch.updates.wire import pack, unpack
@@ -262,3 +263,44 @@ def line_with(transport: Broken) -> Line:
     made = Line("http://127.0.0.1:1", "a", JoinOptions(patience=5.0))
     made.http = httpx.Client(base_url="http://127.0.0.1:1", transport=transport)
     return made
+
+
+def test_who_did_not_come_is_not_waited_for_again_until_it_comes_back(start: Start) -> None:
+    runtime = start()
+
+    def lost(number: int) -> list[int]:
+        """Clients that are given up as soon as the task is open."""
+        runtime.submit(work(task=f"{number:032x}", round_=number))
+        events = runtime.poll(0.0)
+        return [e.client for e in events if isinstance(e, Outcome) and e.fate is Fate.LOST]
+
+    assert lost(1) == []
+    assert line(runtime).contact([]).task is not None  # a fetches it, b does not
+    runtime.abandon()
+    assert lost(2) == [1]
+    assert line(runtime).contact([]).task is not None
+    runtime.abandon()
+    line(runtime, "b").contact([])  # there is nothing to do, but it is here
+    assert lost(3) == []
+    runtime.abandon()  # nobody came
+    assert lost(4) == []  # both would be lost: they are given time
+
+
+def test_bytes_that_a_full_disk_did_not_take_are_sent_again(tmp_path: Path) -> None:
+    """Neither counted nor hashed: the same upload goes on once there is space."""
+    server = FleetServer(directory=tmp_path, limits=LIMITS, faults=DiskFull("upload.write.before"))
+    runtime = HttpRuntime(("a", "b"), MODEL, server=server, facts=RunFacts("run", ("a", "b")))
+    runtime.submit(work())
+    asked = line(runtime)
+    content, sent = answer(), []
+    headers = {"Content-Digest": content_digest(content)}
+    for _ in range(2):
+        request = asked.request("PUT", f"/tasks/{TASK}/update", content=content, headers=headers)
+        sent.append(asked.http.send(request))
+    assert [reply.status_code for reply in sent] == [507, 200]
+    assert sent[0].json()["code"] == "AB-602"
+    assert sent[0].headers["retry-after"] == "5"
+    payload = runtime.poll(2.0)[0]
+    assert isinstance(payload, Payload)
+    assert bytes(payload.content) == content
+    server.close()

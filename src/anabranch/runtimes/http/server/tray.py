@@ -5,6 +5,7 @@ Every method is called under the desk's lock.
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 from collections import deque
@@ -52,6 +53,7 @@ class Tray:
         newest: the newest round that was asked for.
         done: tasks that were closed since the last commit.
         last: monotonic seconds of each client's last contact.
+        missed: when a client was given up that had not come for its task, by number.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Tray:
         self.newest = 0
         self.done: list[str] = []
         self.last: dict[str, float] = {}
+        self.missed: dict[int, float] = {}
 
     def number(self, name: str) -> int:
         """Of a client; -1 where the run has none of that name."""
@@ -91,7 +94,22 @@ class Tray:
             downloads.drop(self._shelf)
         piece.waiting |= set(work.clients) - piece.taken.keys()
         self.newest = max(self.newest, work.round)
+        self._skip(piece)
         return piece
+
+    def _skip(self, piece: Piece) -> None:
+        """Who did not come for a task and has not been here since is not waited for again.
+
+        Unless there is nobody else: then everybody is given time to come back.
+        """
+        away = {
+            client
+            for client in piece.waiting & self.missed.keys()
+            if self.last.get(self._names[client], -math.inf) <= self.missed[client]
+        }
+        if away < piece.waiting:
+            for client in sorted(away):
+                self.lose(piece, client, "it did not come for its last task, nor since")
 
     def _opened(self, task: str, work: Work, downloads: Downloads, facts: RunFacts) -> Piece:
         if not work.task:
@@ -128,6 +146,9 @@ class Tray:
                     self.unsettled[piece.offer.task].add(client)
                 letter, fraction = piece.work.letters.get(client), piece.work.fractions.get(client)
                 left = max(0.0, piece.expires - now)
+                if piece.work.seconds is not None:
+                    begun = piece.expires - self._limits.task_seconds
+                    left = min(left, max(0.0, begun + piece.work.seconds - now))
                 return piece.downloads.offered(piece.offer, client).model_copy(
                     update={
                         "milliseconds": int(1000 * left),
@@ -295,6 +316,7 @@ class Tray:
                 self.answers.pop((event.task, event.client), None)
         self.events = [e for e in self.events if task not in (None, e.task)]
         for piece in pieces:
+            self.missed |= dict.fromkeys(piece.waiting - piece.offered.keys(), self._clock())
             self.close(piece)
         return late
 
