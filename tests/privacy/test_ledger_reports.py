@@ -282,7 +282,7 @@ def test_plan_on_the_command_line(tmp_path: Path) -> None:
     assert said["question"]["dim"] == 650
     text = call("privacy", "plan", plan, "--html", str(page)).output
     assert "noise ratio" in text
-    assert page.read_text().count("<svg") == 3
+    assert page.read_text().count("<svg") == 4
     (tmp_path / "open.toml").write_text(PLAN.partition("[privacy]")[0])
     result = call("privacy", "plan", str(tmp_path / "open.toml"), *sizes, code=1)
     assert "AB-913" in result.output
