@@ -22,6 +22,7 @@ from anabranch.client.task import Fate, TaskKind
 from anabranch.coordinator.events import Event
 from anabranch.coordinator.runtime import Outcome, Partial, Payload, RuntimeEvent, Work
 from anabranch.coordinator.secure import SecureRuntime
+from anabranch.coordinator.secure_journal import FileSumJournal, SumRecord
 from anabranch.coordinator.store import Store
 from anabranch.data.federation import Federation
 from anabranch.errors import AnabranchError
@@ -88,6 +89,7 @@ class Sums:
     """A secure runtime of simulated clients, asked without the loop."""
 
     made: Prepared = field(default_factory=prepared)
+    journal: Path | None = None
 
     def __post_init__(self) -> None:
         program = self.made.program
@@ -95,12 +97,16 @@ class Sums:
         self.members = SimulatedMembers(self.made.federation.names, terms, os.urandom)
         self.inner = Recording(self.made.simulant(None))
         self.inner.updates = {}
-        simulation = SecureSimulation(self.inner, self.members)
-        self.runtime: SecureRuntime = secure_runtime(
-            self.made, "run", simulation, self.members.identity, None
-        )
+        self.restart()
         self.fold = FoldPlan(program.sections, len(NAMES))
         self.model = program.base[: program.dim].copy()
+
+    def restart(self) -> None:
+        """A coordinator that knows nothing but its journal; the clients are the same."""
+        simulation = SecureSimulation(self.inner, self.members)
+        self.runtime: SecureRuntime = secure_runtime(
+            self.made, "run", simulation, self.members.identity, self.journal
+        )
 
     def train(self, version: int, *clients: int, shift: float = 0.0) -> Work:
         name = f"{version:016x}{clients[0]:016x}"
@@ -254,3 +260,51 @@ def test_control_clients_that_forget_let_two_sums_tell_an_update_apart() -> None
     difference = one.total.sums["delta"] - other.total.sums["delta"]
     alone = sums.expected(1, [replace(first, clients=(0,))])
     assert np.array_equal(difference + sums.expected(1, [sybil]), alone)
+
+
+class Killed(Exception):  # noqa: N818  # it is no error
+    """The coordinator ends here."""
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["before anybody was asked", "after"])
+def test_a_sum_that_was_being_opened_is_opened_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    sums = Sums(journal=tmp_path)
+    old = sums.train(1, 0, 1)
+    sums.runtime.begin_round(2)
+    assert sums.until_something() == ([], [])
+    new = sums.train(2, 2, 3, 4, 5, shift=0.5)
+    save, answer = FileSumJournal.save, SecureSimulation.poll
+
+    def die_after(journal: FileSumJournal, purpose: str, record: SumRecord) -> None:
+        save(journal, purpose, record)
+        if record.reveals and not asked:
+            raise Killed
+
+    def die_when_all_have_revealed(
+        runtime: SecureSimulation, timeout: float | None
+    ) -> Sequence[RuntimeEvent]:
+        record = FileSumJournal(tmp_path).load("train", 0)
+        events = answer(runtime, timeout)
+        if record is not None and record.reveals:
+            raise Killed
+        return events
+
+    with monkeypatch.context() as killing:
+        killing.setattr(FileSumJournal, "save", die_after)
+        if asked:
+            killing.setattr(SecureSimulation, "poll", die_when_all_have_revealed)
+        with pytest.raises(Killed):
+            sums.until_something()
+    sums.restart()
+    sums.runtime.submit(old)  # it was open at the last commit
+    members = sums.runtime.begin_round(2)
+    assert members == {old.task: (0, 1), new.task: (2, 3, 4, 5)}
+    sums.runtime.submit(new)
+    (partial,), outcomes = sums.until_something()
+    assert {(o.task, o.client, o.fate) for o in outcomes} == {
+        (work.task, client, Fate.MERGED) for work in (old, new) for client in work.clients
+    }
+    assert np.array_equal(partial.total.sums["delta"], sums.expected(2, [old, new]))
+    assert sums.runtime.begin_round(3) == {}

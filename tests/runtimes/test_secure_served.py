@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +62,45 @@ def test_killed_at_any_time_the_coordinator_goes_on_and_opens_no_sum_twice(
     # Members came with the roster's keys: nobody was pinned by first sight.
     homes = [fleet.folder / "homes" / name / "runs" / run / "secure-sums" for name in NAMES]
     assert all(path.exists() for path in homes)
+
+
+WAITING = """
+[rounds.asynchronous]
+buffer = 4
+concurrency = 4
+"""
+
+
+@pytest.mark.slow
+def test_buffers_go_on_when_the_coordinator_and_a_site_are_killed(fleet: ServedFleet) -> None:
+    text = PLAN.format(sites=fleet.sites, rounds=10, algorithm="fedavg") + WAITING + MASKED
+    fleet.start_daemon()
+    fleet.start_clients()
+    run = fleet.submit(text)
+    for round_, pause in ((1, 0.0), (3, 0.15), (5, 0.3), (7, 0.45)):
+        fleet.until(lambda s, r=round_: any(x.round >= r for x in s.runs))  # type: ignore[misc]
+        time.sleep(pause)
+        fleet.kill_daemon()
+        if round_ == 5:
+            fleet.restart_client("north")
+        fleet.start_daemon()
+    status = fleet.ended(run)
+    with Store.open(fleet.store) as store:
+        rounds = [r for r in store.rounds(run) if r.round]
+    told = [(r.round, r.outcome, r.client_columns.get("detail")) for r in rounds]
+    assert status.state == "complete", told
+    merged = [
+        [
+            (client, task)
+            for client, task, fate in zip(
+                r.client_columns["client"],
+                r.client_columns.get("task", [""] * 99),
+                r.client_columns["fate"],
+                strict=False,
+            )
+            if str(fate).startswith("merged")
+        ]
+        for r in rounds
+    ]
+    assert all(len(row) == len({client for client, _ in row}) for row in merged), told
+    assert sum(len(row) == 4 for row in merged) >= 6, told

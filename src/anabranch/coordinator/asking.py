@@ -19,13 +19,19 @@ from anabranch.coordinator.collect import OpenWork
 from anabranch.coordinator.runtime import Work
 from anabranch.coordinator.schedule import Schedule
 from anabranch.coordinator.state import OpenTask
+from anabranch.fleet.admission import Admitted
 from anabranch.fleet.history import FleetHistory
+from anabranch.fleet.odds import fewest
 from anabranch.fleet.selection import Code, Draw, Known, Selection, Selector, Uniform
 from anabranch.fleet.view import FleetView, unknown_fleet
 from anabranch.randomness import generator
 from anabranch.updates.total import Finest
 
 __all__ = ["Asking", "Gate", "everybody", "open_tasks", "task_name"]
+
+
+_MOST_DISPATCHES = 10_000
+"""Times that work is given out in one round, at most, for a search after a restart."""
 
 
 def task_name(run: str, kind: TaskKind, draw: int) -> str:
@@ -112,7 +118,7 @@ class Asking:
             known = admitted.known(round_, history)
         if self.gate is not None:
             known = self.gate.admitted(known)
-        selection = self.selector.select(view, count, self._source(draw), known)
+        selection = self._selected(view, count, draw, known, admitted)
         self.selections.append(selection)
         clients = selection.clients
         if not clients:
@@ -134,6 +140,20 @@ class Asking:
         """Seconds after which an answer does not count any more."""
         return None if limit is None or self.schedule is None else limit * self.schedule.waits
 
+    def _selected(
+        self, view: FleetView, count: int, draw: int, known: Known, admitted: Admitted | None
+    ) -> Selection:
+        """As many as the plan says, or fewer, where the goal is then likely enough."""
+        schedule = self.schedule
+
+        def select(count: int) -> Selection:
+            return self.selector.select(view, count, self._source(draw), known)
+
+        if schedule is None or admitted is None or schedule.confidence is None:
+            return select(count)
+        odds = admitted.odds(schedule.seconds if schedule.timed else None)
+        return fewest(select, odds, schedule.goal, schedule.confidence, count)
+
     def _without(self, view: FleetView, busy: Sequence[int]) -> FleetView:
         if not busy:
             return view
@@ -148,6 +168,34 @@ class Asking:
         """The selections since the last call."""
         selections, self.selections = tuple(self.selections), []
         return selections
+
+    def half_summed(
+        self,
+        tasks: Mapping[str, tuple[int, ...]],
+        *,
+        round_: int,
+        draws: int,
+        now: float,
+        broadcast: Broadcast,
+    ) -> tuple[OpenWork, ...]:
+        """Work of this round that was given out before a restart, and that the state forgot.
+
+        Args:
+            tasks: clients by the name of the work.
+            round_: the version being made.
+            draws: dispatches until the last commit: what follows has been given out since.
+            now: on the runtime's clock.
+            broadcast: of this round.
+        """
+        draw_of = {
+            task_name(self.run, TaskKind.TRAIN, draw): draw
+            for draw in range(draws + 1, draws + 1 + _MOST_DISPATCHES)
+        }
+        return tuple(
+            OpenWork.of(self._work(round_, draw_of[task], clients, broadcast, {}), now)
+            for task, clients in tasks.items()
+            if task in draw_of
+        )
 
     def again(
         self, tasks: Sequence[OpenTask], versions: Mapping[int, Broadcast]

@@ -11,13 +11,13 @@ drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from anabranch.aggregation.staleness import damped, rebased
-from anabranch.algorithms.base import RoundContext, ServerState
+from anabranch.algorithms.base import Broadcast, RoundContext, ServerState
 from anabranch.client.program import ClientProgram
 from anabranch.coordinator.aggregate import Aggregated, aggregate
 from anabranch.coordinator.asking import Asking, open_tasks
@@ -181,12 +181,33 @@ class Coordinator:
         for opened in self.asking.again(state.open, state.versions):
             collected.keep(opened)
         if isinstance(self.runtime, FollowsRounds):
-            self.runtime.begin_round(number)
+            self._half_summed(self.runtime.begin_round(number), state, collected, broadcast)
         early, self.evaluator.early[:] = tuple(self.evaluator.early), ()
         for event in early:
             collected.absorb(event, self._name, self.runtime.now())
         kept = gather(collected, self.runtime, self.policy, dispatch, self._name)
         return collected, kept
+
+    def _half_summed(
+        self,
+        tasks: Mapping[str, tuple[int, ...]],
+        state: RunState,
+        collected: Collected,
+        broadcast: Broadcast,
+    ) -> None:
+        """Take up work of this round that a sum was about when the coordinator was killed."""
+        forgotten = {task: who for task, who in tasks.items() if task not in collected.works}
+        for opened in self.asking.half_summed(
+            forgotten,
+            round_=collected.round,
+            draws=state.draws,
+            now=self.runtime.now(),
+            broadcast=broadcast,
+        ):
+            collected.keep(opened)
+            # What follows has other names.
+            collected.dispatches = max(collected.dispatches, opened.work.draw - state.draws)
+            self.runtime.submit(opened.work)
 
     def _aggregate(self, number: int, state: RunState, collected: Collected) -> Aggregated:
         """The next server state, or the same one when the round fails; clients are told."""

@@ -202,8 +202,13 @@ class VirtualRuntime(Runtime, Protocol):
 class FollowsRounds(Protocol):
     """A runtime that must know which model version is being made."""
 
-    def begin_round(self, number: int) -> None:
-        """From now on answers count for this version."""
+    def begin_round(self, number: int) -> Mapping[str, tuple[int, ...]]:
+        """From now on answers count for this version.
+
+        Returns:
+            Clients by training task that a sum of this version was about when the coordinator
+            ended: it will be opened again, and the round must know of them.
+        """
         ...
 
 

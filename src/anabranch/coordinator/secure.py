@@ -28,9 +28,10 @@ from anabranch.coordinator.runtime import (
 )
 from anabranch.coordinator.secure_buffer import HeldUpdates
 from anabranch.coordinator.secure_setup import SecureSetup
-from anabranch.coordinator.secure_sum import Phase, SecureSum
+from anabranch.coordinator.secure_sum import Phase, SecureSum, half_opened
 from anabranch.fleet.view import FleetView
 from anabranch.privacy.secure_aggregation.bases import NO_BASES, Bases
+from anabranch.privacy.secure_aggregation.context import RoundContext
 from anabranch.updates.total import Finest
 
 __all__ = ["SecureRuntime", "SecureVirtualRuntime", "secured"]
@@ -69,15 +70,29 @@ class SecureRuntime:
         self._until: dict[str, float] = {}
         self._trained: dict[str, str] = {}
         self._ready: list[RuntimeEvent] = []
+        self._again: RoundContext | None = None
         self._held: HeldUpdates | None = None
         if setup.terms.holds(TaskKind.TRAIN.value):
             self._held = HeldUpdates(setup.run, tuple(setup.names), setup.buffer)
 
-    def begin_round(self, number: int) -> None:
-        """The version being made. A sum that the round before left open is given up."""
-        if self._held is not None:
-            self._ready += self._end_sum()
-            self._held.version, self._held.forming = number, True
+    def begin_round(self, number: int) -> Mapping[str, tuple[int, ...]]:
+        """The version being made. A sum that the round before left open is given up.
+
+        After a restart: who is in a sum of this version that clients may have been asked to open.
+        They open no other over these models, so that very one is asked for again.
+        """
+        held = self._held
+        if held is None:
+            return {}
+        self._ready += self._end_sum()
+        first, held.version, held.forming = held.version == 0, number, True
+        if not first:
+            return {}
+        before = half_opened(self._setup, TaskKind.TRAIN.value)
+        if before is None or before.bases.version != number:
+            return {}
+        self._again = before
+        return held.members(before.bases)
 
     def submit(self, work: Work) -> None:
         if work.kind is TaskKind.TRAIN and self._held is not None:
@@ -151,6 +166,12 @@ class SecureRuntime:
 
     def _form(self) -> None:
         """Sum up what is held, as soon as enough are ready."""
+        again, self._again = self._again, None
+        if self._held is not None and again is not None:
+            work = self._held.resume(again.round, again.bases)
+            if work is not None:
+                self._start(work, again.bases)
+                return
         if self._held is not None and self._held.complete:
             number = self._setup.journal.newest(TaskKind.TRAIN.value) + 1
             self._start(*self._held.form(number))

@@ -65,6 +65,8 @@ class HeldUpdates:
         if isinstance(event, Partial) or event.client not in self._open[event.task]:
             return []
         key = TaskKey(event.task, event.client)
+        if event.client in self._summed and self._summed[event.client][0] == key:
+            return []  # told once more after a restart
         if isinstance(event, Payload):
             size = len(event.content)
             self._ready[key] = Outcome(event.client, Fate.MERGED, bytes_up=size, task=event.task)
@@ -108,8 +110,39 @@ class HeldUpdates:
         chosen = first[: self.buffer]
         self._summed = {key.client: (key, self._ready.pop(key)) for key in chosen}
         bases = {self.names[key.client]: self._base(key) for key in chosen}
-        work = replace(
-            self._training[chosen[0].task],
+        return self._work(number), Bases(self.version, bases)
+
+    def resume(self, number: int, bases: Bases) -> Work | None:
+        """A sum that was being opened when the coordinator ended; None if its tasks are unknown.
+
+        Args:
+            number: of the sum.
+            bases: of its members.
+        """
+        members = self.members(bases)
+        if not all(self.knows(task) for task in members):
+            return None
+        for task, clients in members.items():
+            for client in clients:
+                ready = Outcome(client, Fate.MERGED, task=task)
+                key = TaskKey(task, client)
+                self._summed[client] = (key, self._ready.pop(key, ready))
+        return self._work(number)
+
+    def members(self, bases: Bases) -> dict[str, tuple[int, ...]]:
+        """Clients by training task."""
+        numbers = {name: number for number, name in enumerate(self.names)}
+        found: dict[str, tuple[int, ...]] = {}
+        for name, base in bases.of.items():
+            if name in numbers:
+                found[base.task] = (*found.get(base.task, ()), numbers[name])
+        return found
+
+    def _work(self, number: int) -> Work:
+        """What is asked of those in the sum."""
+        first = next(iter(self._summed.values()))[0]
+        return replace(
+            self._training[first.task],
             round=number,
             clients=tuple(self._summed),
             broadcast={},
@@ -118,7 +151,6 @@ class HeldUpdates:
             fractions={},
             frames=None,
         )
-        return work, Bases(self.version, bases)
 
     def ended(
         self, events: Iterable[RuntimeEvent], again: Container[int] = ()

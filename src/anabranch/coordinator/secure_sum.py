@@ -46,7 +46,7 @@ from anabranch.privacy.secure_aggregation.refusals import bad_signature
 from anabranch.privacy.secure_aggregation.stored import read_reveals, reveals_bytes
 from anabranch.updates.total import Finest
 
-__all__ = ["Phase", "SecureSum"]
+__all__ = ["Phase", "SecureSum", "half_opened"]
 
 
 class Phase(IntEnum):
@@ -59,6 +59,15 @@ class Phase(IntEnum):
     UPDATE = 3
     SIGNATURES = 4
     REVEALS = 5
+
+
+def half_opened(setup: SecureSetup, purpose: str) -> RoundContext | None:
+    """What the newest sum was about, if clients may have been asked to open it."""
+    record = setup.journal.load(purpose, setup.journal.newest(purpose))
+    if record is None or not record.reveals:
+        return None
+    context = read_reveals(record.reveals).inputs.group.context
+    return context if context.run == setup.run else None
 
 
 class SecureSum:
@@ -212,7 +221,8 @@ class SecureSum:
         """Ask once more for the shares of a sum that was about to be opened."""
         state = read_reveals(stored.reveals)
         context = state.inputs.group.context
-        mine = (self._setup.run, self.purpose, broadcast_digest(self._wanted.broadcast))
+        own = self._bases.model_digest if self.held else broadcast_digest(self._wanted.broadcast)
+        mine = (self._setup.run, self.purpose, own)
         if (context.run, context.purpose, context.model_digest) != mine:
             return None
         self._attempt, self.phase, self._state = stored.attempt, Phase.REVEALS, state
