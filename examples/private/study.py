@@ -1,9 +1,10 @@
 """Federations and runs of the study on what differential privacy costs: ``run.py`` says which.
 
 Fashion-MNIST's 60,000 training pictures are split once: 50,000 belong to 10,000 invented clients,
-5 each; 10,000 are public. Every setting of a private run was chosen on the public pictures (dealt
-out to 10,000 clients as well, so that noise and signal are as in the real run), never on the
-clients'. The 10,000 test pictures are the coordinator's hold-out.
+5 each; 10,000 are public. Every setting, of runs with privacy and of those without, was chosen on
+the public pictures (dealt out to 10,000 clients as well, so that noise and signal are as in the
+real run; ``tune.py``), never on the clients' or the test pictures. The 10,000 test pictures are the
+coordinator's hold-out.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Settings:
         server: learning rate of the server, with momentum ``beta``.
         beta: 0 is plain averaging.
         clip: L2 norm of an update; None without privacy.
+        schedule: of the server's rate: "constant", or "cosine", which falls to nothing. What the
+            last model then holds is a weighted mean of the noise of many rounds.
     """
 
     learning_rate: float
@@ -51,6 +54,7 @@ class Settings:
     server: float = 1.0
     beta: float = 0.0
     clip: float | None = None
+    schedule: str = "constant"
 
 
 @lru_cache(maxsize=1)
@@ -138,6 +142,11 @@ def plan_of(
     metric: str = "accuracy",
 ) -> ab.Plan:
     """The plan of one run; ``kind`` names the mechanism, empty for none."""
+    rounds: dict[str, object] = {
+        "count": ROUNDS,
+        "cohort": cohort,
+        "server_schedule": {"kind": settings.schedule},
+    }
     table: dict[str, object] = {
         "name": "private",
         "seed": seed,
@@ -154,7 +163,7 @@ def plan_of(
             "server_learning_rate": settings.server * (1 - settings.beta),
         },
         "aggregation": {"weighting": {"kind": "uniform"}},
-        "rounds": {"count": ROUNDS, "cohort": cohort},
+        "rounds": rounds,
         "evaluation": {"on": "holdout", "every": 0},
         "stop": {"metric": metric},
         "runtime": {"kind": "inline", "workers": 1},
@@ -169,7 +178,7 @@ def plan_of(
         }
     if kind in ("poisson", "distributed"):
         table["selection"] = {"kind": "poisson"}
-        table["rounds"] = {"count": ROUNDS, "cohort": cohort, "quorum": 1}
+        rounds["quorum"] = 1
     if kind == "distributed":
         table["secure_aggregation"] = {"corrupt_share": 0.05, "dropout_share": 0.05}
     return plan_from(table)
