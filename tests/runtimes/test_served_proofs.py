@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from served_ends import settled
 from served_fleets import AGREES, NAMES, PLAN, ServedFleet
 
 from anabranch.api.audit import audit
@@ -138,3 +140,31 @@ def test_a_run_is_proved_audited_and_logged(fleet: ServedFleet) -> None:
     for entry in sent:  # nothing leaves that was not asked for before
         asked = [e for e in entries[: entry.number] if e.what == "asked"]
         assert entry.details["task"] in {e.details["task"] for e in asked}
+
+
+def test_receipts_of_a_run_that_ended_before_the_daemon_was_restarted(fleet: ServedFleet) -> None:
+    fleet.start_daemon()
+    fleet.start_clients()
+    run = fleet.submit(PLAN.format(sites=fleet.sites, rounds=2, algorithm="scaffold"))
+    assert fleet.ended(run).state == "complete"
+    settled(fleet, run)  # every client knows that its updates counted
+    for process in fleet.clients.values():
+        process.kill()
+        process.join()
+    for name in NAMES:  # whatever proofs they had already
+        shutil.rmtree(fleet.home(name) / "evidence", ignore_errors=True)
+    fleet.kill_daemon()
+    fleet.start_daemon()
+    assert fleet.run(run).state == "complete"  # it is still shown
+    for name in NAMES:
+        fleet.start_client(name)
+    waited_for_receipts(fleet, 2)
+    for process in fleet.clients.values():
+        process.kill()
+        process.join()
+    for name in NAMES:
+        proofs, heads = proved(fleet, name)
+        counted = [proof for proof in proofs if proof.verdict is Verdict.COUNTED]
+        assert [proof.contribution.round for proof in counted] == [1, 2]
+        assert all(proof.holds for proof in proofs)
+        assert [signed.head.round for signed in heads] == [1, 2]

@@ -121,8 +121,9 @@ class Daemon:
         self.server.counter.office.expect(options.clients)
         if self.server.counter.signer.key:
             self.server.counter.past = PastHeads(Path(options.store))
-        self._control.write(self.server.url, options.tls)
         self._go_on()
+        # Only now: a plan that is submitted meanwhile would be begun twice.
+        self._control.write(self.server.url, options.tls)
 
     def _served(self) -> FleetServer:
         options, fleet = self._options, self._fleet
