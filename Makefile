@@ -52,13 +52,13 @@ test-all: $(DEV) ## Every test, also the slow ones, and the doctests
 
 FLOWER := .venvs/flower-test
 WITHOUT_FLOWER := --ignore=src/anabranch/runtimes/flower --ignore=src/anabranch/api/flower_app.py
-$(FLOWER)/.ready: pyproject.toml | $(BIN)/python
+$(FLOWER)/.ready: pyproject.toml tests/flower/constraints.txt | $(BIN)/python
 	@echo "Setting up $(FLOWER) (Flower has upper bounds of its own) ..."
 	$(PYTHON) -m venv $(FLOWER)
-	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[flower,data]" pytest hypothesis psutil
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/flower/constraints.txt $(PIP_FLAGS) -e ".[flower-simulation]" pytest hypothesis psutil
 	@touch $@
 
-test-flower: $(FLOWER)/.ready ## Our coordinator and clients on a real Flower fleet (about ten minutes)
+test-flower: $(FLOWER)/.ready ## Our coordinator and clients on a real Flower fleet and in its simulation (15 to 30 minutes)
 	cd tests/flower && ../../$(FLOWER)/bin/python -m pytest -p no:cacheprovider -rs
 
 doctest: $(DEV) ## The examples in the docstrings

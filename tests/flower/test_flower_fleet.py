@@ -91,7 +91,7 @@ def test_a_run_that_flower_stops_is_stopped_in_the_store_too(
 def test_a_node_that_dies_is_lost_and_the_run_ends_by_rule(
     fleet: FlowerFleet, tmp_path: Path
 ) -> None:
-    folder = exported(tmp_path / "dropout", "fedavg", rounds=2, more="deadline = 40")
+    folder = exported(tmp_path / "dropout", "fedavg", rounds=2, more="deadline = 150")
     fleet.kill_node("Switzerland")
     try:
         status = fleet.wait(fleet.run(folder / "app"), 400)
