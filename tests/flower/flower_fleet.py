@@ -205,12 +205,15 @@ class FlowerFleet:
         """Until a run ends; its status as Flower tells it."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            done = self.flwr(["ls", "--run-id", run, "lo", "--format", "json"])
+            try:
+                done = self.flwr(["ls", "--run-id", run, "lo", "--format", "json"])
+            except subprocess.TimeoutExpired:  # a busy machine; how long is said by the caller
+                continue
             if done.returncode == 0:
                 (found,) = json.loads(done.stdout)["runs"]
                 if str(found["status"]).startswith("finished"):
                     return str(found["status"])
-            time.sleep(1.0)
+            time.sleep(2.0)
         raise TimeoutError(self.log("superlink"))
 
 

@@ -46,7 +46,7 @@ def test_a_fleet_and_a_simulation_make_the_same_model(
 ) -> None:
     folder = exported(tmp_path / algorithm, algorithm, rounds=2)
     run = fleet.run(folder / "app")
-    status = fleet.wait(run, 400)
+    status = fleet.wait(run, 900)
     assert status == "finished:completed", fleet.log("superlink")
     np.testing.assert_array_equal(model_of(folder), simulated(folder))
 
@@ -63,16 +63,16 @@ def test_a_killed_coordinator_goes_on_in_another_flower_run(
 ) -> None:
     folder = exported(tmp_path / "resumed", "scaffold", rounds=3)
     first = fleet.run(folder / "app")
-    run_id = await_round(folder / "store", 1)
+    run_id = await_round(folder / "store", 1, 900)
     assert status_of(folder / "store") == "working"
     (lock,) = (folder / "store" / "locks").glob(f"{run_id}*")
     found = re.search(r"process (\d+)", lock.read_text("utf-8"))
     assert found is not None
     os.kill(int(found[1]), signal.SIGKILL)
-    assert fleet.wait(first, 200) == "finished:failed"
+    assert fleet.wait(first, 600) == "finished:failed"
     assert status_of(folder / "store") == "dead"
     again = fleet.run(resuming(folder, run_id))
-    assert fleet.wait(again, 400) == "finished:completed", fleet.log("superlink")
+    assert fleet.wait(again, 900) == "finished:completed", fleet.log("superlink")
     np.testing.assert_array_equal(model_of(folder), simulated(folder))
 
 
@@ -81,10 +81,10 @@ def test_a_run_that_flower_stops_is_stopped_in_the_store_too(
 ) -> None:
     folder = exported(tmp_path / "stopped", "fedavg", rounds=200)
     run = fleet.run(folder / "app")
-    await_round(folder / "store", 1)
+    await_round(folder / "store", 1, 900)
     fleet.stop(run)
-    assert fleet.wait(run, 60) == "finished:stopped"
-    fleet.gone(folder / "store", 60)
+    assert fleet.wait(run, 300) == "finished:stopped"
+    fleet.gone(folder / "store", 300)
     assert status_of(folder / "store") in ("stopped", "dead")
 
 
@@ -94,7 +94,7 @@ def test_a_node_that_dies_is_lost_and_the_run_ends_by_rule(
     folder = exported(tmp_path / "dropout", "fedavg", rounds=2, more="deadline = 150")
     fleet.kill_node("Switzerland")
     try:
-        status = fleet.wait(fleet.run(folder / "app"), 400)
+        status = fleet.wait(fleet.run(folder / "app"), 900)
     finally:
         fleet.start_node("Switzerland")
     assert status == "finished:completed", fleet.log("superlink")
@@ -149,7 +149,7 @@ def test_a_server_app_of_its_own_uses_our_strategy(fleet: FlowerFleet, tmp_path:
     """FedNova over plain Flower clients, against the formula of its paper in float64."""
     result = tmp_path / "weights.npy"
     run = fleet.run(EXAMPLE, "--run-config", f'result="{result}"')
-    assert fleet.wait(run, 400) == "finished:completed", fleet.log("superlink")
+    assert fleet.wait(run, 900) == "finished:completed", fleet.log("superlink")
     np.testing.assert_allclose(np.load(result), fednova_by_hand(rounds=3), rtol=1e-5)
 
 

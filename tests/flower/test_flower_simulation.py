@@ -27,7 +27,7 @@ def test_an_exported_app_runs_in_flowers_simulation(link: FlowerSimulation, tmp_
     """Four simulated nodes, known by their partition; SCAFFOLD keeps vectors at each."""
     folder = exported(tmp_path / "simulation", "scaffold", rounds=3)
     run = link.run(folder / "app", "--federation-config", "num-supernodes=4")
-    assert link.wait(run, 400) == "finished:completed", link.log("superlink")
+    assert link.wait(run, 900) == "finished:completed", link.log("superlink")
     found, rounds = stored(folder / "store")
     assert found.status == "complete"
     assert all(set(fates.values()) == {"merged"} for fates in rounds.values())
