@@ -89,7 +89,8 @@ def asking_of(prepared: Prepared, run_id: str, runtime: Runtime, *, in_time: boo
 
 def _predicts(prepared: Prepared, in_time: bool) -> bool:
     """Whether anything depends on what clients showed."""
-    return in_time or prepared.plan.selection != Uniform()
+    plan = prepared.plan
+    return in_time or plan.selection != Uniform() or plan.rounds.confidence is not None
 
 
 def _schedule(prepared: Prepared, view: Callable[[float], FleetView], timed: bool) -> Schedule:
@@ -104,6 +105,7 @@ def _schedule(prepared: Prepared, view: Callable[[float], FleetView], timed: boo
         seconds=plan.rounds.deadline,
         # A secure sum closes its own phases.
         timed=timed and plan.secure_aggregation is None,
+        confidence=plan.rounds.confidence,
         shortest=1.0 if plan.devices is not None else _SHORTEST,
         waits=1.0 + plan.rounds.late_window,
     )

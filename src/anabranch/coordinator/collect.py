@@ -161,6 +161,12 @@ class Collected:
         """When the work was given out, on the runtime's clock."""
         return self._opened[task].at
 
+    def cut_off(self, key: TaskKey) -> bool:
+        """Whether a task was given up although it had time left: the round had enough without."""
+        outcome, limit = self.outcomes[key], self._opened[key.task].limit
+        waited = self.arrived[key] - self._opened[key.task].at
+        return outcome.fate is Fate.TOO_LATE and waited < (math.inf if limit is None else limit)
+
     # What came back ------------------------------------------------------------------------
 
     @property

@@ -37,6 +37,8 @@ class Schedule:
         timed: whether the runtime's clock says something of the clients; without it times are this
             machine's, and nothing may depend on them.
         shortest: seconds that clients are given at least.
+        confidence: probability with which a round shall reach its goal; None asks as many as the
+            plan says.
         waits: how many times its limit an answer may take and still count: one, and the rounds of
             the late window.
     """
@@ -48,6 +50,7 @@ class Schedule:
     seconds: float | None = None
     timed: bool = True
     shortest: float = 1.0
+    confidence: float | None = None
     waits: float = 1.0
 
     def admitted(self, view: FleetView, history: FleetHistory) -> Admitted:
@@ -97,6 +100,7 @@ class Schedule:
             loss=[collected.losses.get(key, np.nan) for key in keys],
             bytes_up=[float(outcome.bytes_up) for outcome in outcomes],
             device=device,
+            cut=[collected.cut_off(key) for key in keys],
         )
 
     @staticmethod

@@ -162,6 +162,16 @@ class Admitted:
         work = self.work[rows]
         return deadline(self.prediction, rows, goal, work=work, shortest=shortest)
 
+    def odds(self, seconds: float | None = None) -> Column:
+        """Probability that each client of the fleet answers, within ``seconds`` where they are
+        given and something is known of its times."""
+        reliable = self.prediction.reliability
+        if seconds is None:
+            return reliable
+        everyone = np.arange(len(reliable))
+        in_time = self.prediction.answered_by(seconds, everyone, self.work)
+        return np.where(self.prediction.known, in_time, reliable)
+
     def assignments(
         self, clients: Sequence[int], seconds: float | None = None
     ) -> tuple[Assignment, ...]:

@@ -42,6 +42,7 @@ _PER_CLIENT = (
     "asked",
     "merged",
     "failed",
+    "cut",
     "reports",
     "last_asked",
     "last_merged",
@@ -62,6 +63,8 @@ class FleetHistory:
         asked: tasks whose fate is known.
         merged: updates in the model.
         failed: tasks in a row, up to the last, that brought no answer.
+        cut: tasks of ``asked`` that were given up before their time was over, since the round had
+            all the updates that it wanted: they say nothing about the client.
         reports: answers with a time, which the factors are made of.
         last_asked, last_merged: round of the last one, 0 before the first.
         compute, transfer: moving average of log(observed / modelled) seconds; NaN before the
@@ -77,6 +80,7 @@ class FleetHistory:
     asked: Counts
     merged: Counts
     failed: Counts
+    cut: Counts
     reports: Counts
     last_asked: Counts
     last_merged: Counts
@@ -107,6 +111,7 @@ class FleetHistory:
             asked=count(),
             merged=count(),
             failed=count(),
+            cut=count(),
             reports=count(),
             last_asked=count(),
             last_merged=count(),
@@ -149,13 +154,19 @@ class FleetHistory:
     def reliability(self, prior: float = 0.9, weight: float = 5.0) -> Column:
         """Probability that a client's task is merged: its own share, pulled towards ``prior``.
 
+        Tasks that were cut off because the round had enough do not count.
+
+        >>> shown = Shown.of([0, 1], [True, False], cut=[False, True])
+        >>> FleetHistory.empty(2).after(1, shown).reliability().round(3).tolist()
+        [0.931, 0.917]
+
         Args:
             prior: the share of all clients; of the fleet once it has shown one.
             weight: tasks that the prior counts as.
         """
-        asked = int(self.asked.sum())
-        share = (float(self.merged.sum()) + prior * weight) / (asked + weight)
-        own: Column = (self.merged + share * weight) / (self.asked + weight)
+        asked = self.asked - self.cut
+        share = (float(self.merged.sum()) + prior * weight) / (int(asked.sum()) + weight)
+        own: Column = (self.merged + share * weight) / (asked + weight)
         return own
 
     @property
@@ -182,7 +193,9 @@ class FleetHistory:
         columns = {name: getattr(self, name).copy() for name in _PER_CLIENT}
         columns["asked"][at] += 1
         columns["merged"][at] += merged
-        columns["failed"][at] = np.where(answered, 0, columns["failed"][at] + 1)
+        columns["cut"][at] += shown.cut
+        failed = np.where(answered, 0, columns["failed"][at] + 1)
+        columns["failed"][at] = np.where(shown.cut, columns["failed"][at], failed)
         columns["last_asked"][at] = np.maximum(columns["last_asked"][at], round_)
         columns["last_merged"][at[merged]] = round_
         seen = np.isfinite(shown.loss)
@@ -255,7 +268,8 @@ class FleetHistory:
         round_, clients = (int(number) for number in arrays["shape"])
         history = FleetHistory.empty(clients)
         for name in _PER_CLIENT:
-            getattr(history, name)[arrays["clients"]] = arrays[name]
+            if name in arrays:  # a run of an older version did not count everything
+                getattr(history, name)[arrays["clients"]] = arrays[name]
         residuals = {name: arrays[name] for name in ("time_residuals", "energy_residuals")}
         return replace(history, round=round_, **residuals)
 

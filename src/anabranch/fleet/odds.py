@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from anabranch.fleet.view import Column
 
-__all__ = ["WISHED", "asked_for", "at_least", "over_selection"]
+if TYPE_CHECKING:
+    from anabranch.fleet.selection.base import Selection
+
+__all__ = ["WISHED", "asked_for", "at_least", "fewest", "over_selection"]
 
 WISHED = 0.99
 """Probability with which a round shall have enough answers."""
@@ -77,6 +82,35 @@ def asked_for(goal: int, success: float, wished: float = WISHED) -> int:
         else:
             low = middle + 1
     return low
+
+
+def fewest(
+    select: Callable[[int], Selection], odds: Column, goal: int, wished: float, most: int
+) -> Selection:
+    """The smallest selection of which at least ``goal`` answer with probability ``wished``.
+
+    Args:
+        select: chooses so many clients; the same ones for the same number.
+        odds: probability that each client of the fleet answers in time.
+        goal: answers that a round wants.
+        wished: probability of reaching the goal.
+        most: clients that are asked at most, reached or not.
+    """
+    mean = float(odds.mean()) if len(odds) else 1.0
+    count = min(most, asked_for(goal, mean, wished) if mean > goal / most else most)
+    chosen = select(count)
+    enough = _enough(chosen, odds, goal, wished)
+    step = -1 if enough else 1
+    while goal <= count + step <= most:
+        other = select(count + step)
+        if _enough(other, odds, goal, wished) != enough:
+            return chosen if enough else other
+        chosen, count = other, count + step
+    return chosen
+
+
+def _enough(chosen: Selection, odds: Column, goal: int, wished: float) -> bool:
+    return at_least(odds[list(chosen.clients)], goal) >= wished
 
 
 def over_selection(goal: int, success: float, wished: float = WISHED) -> float:

@@ -31,6 +31,7 @@ class Shown:
         loss: its mean training loss; NaN when not visible.
         bytes_up: bytes of its answer; 0 without one.
         device: code of its device class.
+        cut: it was given up before its time was over, because the round had enough.
     """
 
     clients: NDArray[np.int64]
@@ -45,6 +46,7 @@ class Shown:
     loss: Column
     bytes_up: Column
     device: Codes
+    cut: Flags
 
     @staticmethod
     def of(
@@ -68,7 +70,7 @@ class Shown:
 
         flags = np.asarray(merged, np.bool_).reshape(count)
         answered = columns.pop("answered", None)
-        device = columns.pop("device", None)
+        device, cut = columns.pop("device", None), columns.pop("cut", None)
         shown = Shown(
             np.asarray(clients, np.int64).reshape(count),
             flags,
@@ -82,6 +84,7 @@ class Shown:
             loss=column("loss", np.nan),
             bytes_up=column("bytes_up", 0.0),
             device=np.zeros(count, np.int16) if device is None else np.asarray(device, np.int16),
+            cut=np.zeros(count, np.bool_) if cut is None else np.asarray(cut, np.bool_),
         )
         if columns:
             raise TypeError(f"unknown columns: {', '.join(sorted(columns))}")

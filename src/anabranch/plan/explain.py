@@ -116,6 +116,8 @@ def _taking_part(plan: Plan, facts: Facts) -> Iterator[str]:
     if rounds.over_selection > 1:
         asked = f" ({rounds.asked(facts.clients)})" if facts.clients else ""
         times = f"{rounds.over_selection:g} times as many are asked{asked}"
+        if rounds.confidence is not None:
+            times = f"At most {times}: no more than needed for {rounds.confidence:.4g} certainty"
         yield f"{times}, as some may fail; every answer in time counts."
     needed = f"{rounds.needed(facts.clients)} updates" if facts.clients else "half the cohort"
     quorum = f"{rounds.quorum} updates" if rounds.quorum is not None else needed

@@ -99,7 +99,7 @@ def contradiction(
     share = limits.min_participation
     if share is None or not timed or rounds.late_window or rounds.asynchronous is not None:
         return ""
-    if 1.0 / rounds.over_selection < share:
+    if rounds.confidence is None and 1.0 / rounds.over_selection < share:
         return (
             f"over_selection {rounds.over_selection:g} closes a round when 1 of "
             f"{rounds.over_selection:g} clients has answered, so that limits.min_participation "

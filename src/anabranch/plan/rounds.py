@@ -67,6 +67,11 @@ class RoundsPlan(Value):
     )
     """Ask this many times the cohort, so that enough answer although some fail or are late. Every
     answer that arrives before the round closes counts."""
+    confidence: float | None = Field(
+        default=None, ge=0.5, lt=1, json_schema_extra={"unit": "probability"}
+    )
+    """Ask no more clients than needed for the cohort to answer with this probability, by what
+    clients showed before; ``over_selection`` is then the most. Left out: always the most."""
     quorum: int | None = Field(default=None, ge=1, json_schema_extra={"unit": "updates"})
     """Smallest number of updates that make a round. Left out: half the cohort, rounded up. A round
     below its quorum fails: its updates are dropped and it is tried again with other clients."""
@@ -90,7 +95,7 @@ class RoundsPlan(Value):
         if self.asynchronous is not None:
             # Not what was set: a plan that comes back from the store states its defaults, too.
             fields = type(self).model_fields
-            names = ("cohort", "over_selection", "late_window")
+            names = ("cohort", "over_selection", "confidence", "late_window")
             given = [name for name in names if getattr(self, name) != fields[name].default]
             if given:
                 raise ValueError(
@@ -101,6 +106,11 @@ class RoundsPlan(Value):
             raise ValueError(
                 "over_selection asks more clients than the cohort, but the cohort is everyone; "
                 "give rounds.cohort or leave over_selection out"
+            )
+        if self.confidence is not None and self.over_selection == 1:
+            raise ValueError(
+                "confidence asks for as many more clients than the cohort as are needed, up to "
+                "over_selection, which is 1; give the most, such as over_selection = 2"
             )
         if isinstance(self.cohort, int) and self.quorum is not None and self.quorum > self.cohort:
             raise ValueError(
