@@ -261,6 +261,7 @@ def test_a_mechanism_needs_a_clip() -> None:
         ({"kind": "ftrl", "participations": 5, "separation": 10}, "AB-928"),
         ({"kind": "ftrl", "participations": 2, "separation": 4, "bands": 6}, "AB-928"),
         ({"kind": "ftrl", "clip": {"kind": "adaptive"}}, "AB-933"),
+        ({"kind": "distributed", "noise": "skellam", "clip": {"kind": "adaptive"}}, "AB-933"),
     ],
 )
 def test_refused_by_the_algebra_with_a_way_out(mechanism: dict[str, object], code: str) -> None:

@@ -63,6 +63,14 @@ class TestDistributed(MechanismContract):
         return DistributedNoise(DIM, self.clients, self.clients, 36, 4, FIXED, self.multiplier)
 
 
+class TestDistributedAdaptive(MechanismContract):
+    local_noise = True
+
+    def mechanism(self) -> Mechanism:
+        adaptive = AdaptiveClip(initial=0.5)
+        return DistributedNoise(DIM, self.clients, self.clients, 36, 4, adaptive, self.multiplier)
+
+
 class TestSkellam(MechanismContract):
     local_noise = True
 
@@ -225,6 +233,43 @@ def test_the_clipping_bit_is_counted_with_noise() -> None:
     assert found.std() == pytest.approx(0.05, rel=6 / math.sqrt(800))  # sigma_b / m = 5 / 100
 
 
+def test_the_clipping_bit_has_the_clients_noise_and_its_share_of_the_round() -> None:
+    """100 clients, 72 honest survivors provided for; all 100 answer, 70 of them unclipped."""
+    clip = AdaptiveClip(initial=1.0)
+    mechanism = made(dim=16, cohort=100, most=100, fewest=80, corrupt=8, clip=clip, multiplier=2.0)
+    assert mechanism.update_multiplier == pytest.approx(clip.update_noise(2.0, 100))
+    # One client in units of the noise of 72: the update at its bound, and the bit.
+    update = mechanism.norm / (math.sqrt(72) * mechanism.local_deviation)
+    bit = mechanism.bit_steps / (math.sqrt(72) * mechanism.local_bit)
+    assert update**2 + bit**2 == pytest.approx(2.0**-2, rel=1e-3)
+    assert update**2 + bit**2 <= 2.0**-2
+    assert bit == pytest.approx(1 / 10, rel=1e-3)  # sigma_b = 5 on the count: 10 on +-1
+    short, long = np.full(16, 0.2, np.float32), np.full(16, 0.3, np.float32)
+    shares = []
+    for draw in range(60):
+        lanes = np.zeros(17, np.int64)
+        for client in range(100):
+            own = SecretStream.keyed(KEY, str(draw), str(client))
+            lanes += mechanism.integers(short if client < 70 else long, 1.0, 1.0, 1, 0, own)
+        total = Total(Sections(mechanism.sections()), {"delta": lanes.astype(np.float64)}, 100)
+        released = mechanism.release(total, RoundNoise(1.0, 2.0, 1, {}, 0))
+        assert released.unclipped is not None
+        assert released.total.sums["delta"].shape == (16,)
+        shares.append(released.unclipped)
+    # The parts of all 100, of which 72 were provided for: 5 sqrt(100 / 72) on the count of 100.
+    assert np.mean(shares) == pytest.approx(0.7, abs=6 * 0.059 / math.sqrt(60))
+    assert np.std(shares) == pytest.approx(0.05 * math.sqrt(100 / 72), rel=6 / math.sqrt(120))
+
+
+def test_control_without_the_bits_share_the_round_costs_more_than_was_planned() -> None:
+    clip = AdaptiveClip(initial=1.0)
+    fixed = made(dim=16, cohort=100, most=100, fewest=80, corrupt=8, multiplier=2.0)
+    paid = made(dim=16, cohort=100, most=100, fewest=80, corrupt=8, clip=clip, multiplier=2.0)
+    update = fixed.norm / (math.sqrt(72) * fixed.local_deviation)
+    bit = paid.bit_steps / (math.sqrt(72) * paid.local_bit)
+    assert update**2 + bit**2 > 2.0**-2
+
+
 # Distributed noise ------------------------------------------------------------------------------
 
 
@@ -344,7 +389,8 @@ def test_distributed_noise_is_the_same_privacy_as_central_noise() -> None:
         (lambda: made(bits=8), "AB-934"),
         (lambda: made(bits=8, most=10**7, fewest=10**7, corrupt=0), "AB-934"),
         (lambda: made(corrupt=90), "AB-935"),
-        (lambda: made(clip=AdaptiveClip()), "AB-933"),
+        (lambda: made(clip=AdaptiveClip(), noise="skellam"), "AB-933"),
+        (lambda: made(clip=AdaptiveClip(count_noise=0.5)), "AB-933"),
         (lambda: MatrixNoise(10, 10, AdaptiveClip(), bands=2), "AB-933"),
         (lambda: CentralNoise(10, 4, AdaptiveClip()).check(1.0), "AB-933"),
         (lambda: CentralNoise(2**26, 100, FIXED).check(1.0), "AB-932"),

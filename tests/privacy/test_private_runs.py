@@ -402,3 +402,37 @@ def test_clients_tell_their_accuracy_with_noise_when_the_plan_pays_for_it(tmp_pa
     )
     assert set(reply.update.scalars) == {"score"}
     assert not reply.update.vectors
+
+
+# Noise of the clients behind masks, with a norm that follows --------------------------------------
+
+
+def test_behind_masks_the_norm_follows_a_count_that_nobody_saw(tmp_path: Path) -> None:
+    """The bit is one more coordinate of the masked sum; the round costs what was planned."""
+    mechanism = {
+        "kind": "distributed", "clip": {"kind": "adaptive", "initial": 50.0, "rate": 0.5, "count_noise": 1},
+        "dropout_share": 0.1, "corrupt_share": 0.0, "noise_multiplier": 1.0,
+    }  # fmt: skip
+    document = plan(mechanism).model_dump(mode="json", exclude={"name", "secure_aggregation"})
+    document |= {"name": "masked", "secure_aggregation": {"minimum": 9}}
+    document["privacy"]["epsilon"] = 20.0
+    document["rounds"] |= {"count": 2, "cohort": 10}
+    masked = plan_from(document)
+    work = prepare(masked, federation())
+    assert work.program.mechanism is not None
+    (section,) = work.program.mechanism.sections()
+    assert section.length == work.program.dim + 1
+    run_id = go(work, tmp_path)
+    with Store.open(tmp_path) as store:
+        rounds = store.rounds(run_id)[1:]
+    clips = [stored.metrics["clip_norm"] for stored in rounds]
+    shares = [stored.metrics["unclipped_share"] for stored in rounds]
+    assert clips[0] == 50.0
+    assert all(share > 0.7 for share in shares), "no update is as long as that"
+    for (before, after), share in zip(pairwise(clips), shares, strict=False):
+        moved = np.exp(-0.5 * (min(max(share, 0.0), 1.0) - 0.5))
+        assert after == pytest.approx(before * moved, rel=1e-6)
+    with PopulationLedger.existing(tmp_path / LEDGERS, "people") as ledger:
+        balance = ledger.balance()
+    assert len(balance.runs[run_id].releases) == 2
+    assert 0 < balance.epsilon() <= 20.0

@@ -133,8 +133,11 @@ def _adaptive(plan: Plan) -> str | None:
             "DP-FTRL correlates the noise of many rounds, which all need one clip norm; an "
             "adaptive norm changes from round to round."
         )
-    if isinstance(mechanism, DistributedNoise):
-        return "nobody adds noise to the count of unclipped updates when clients add the noise."
+    if isinstance(mechanism, DistributedNoise) and mechanism.noise == "skellam":
+        return (
+            "the proof for Skellam noise is about one scale, and the count of unclipped updates "
+            "would have another."
+        )
     return None
 
 
