@@ -410,7 +410,8 @@ def test_clients_tell_their_accuracy_with_noise_when_the_plan_pays_for_it(tmp_pa
 def test_behind_masks_the_norm_follows_a_count_that_nobody_saw(tmp_path: Path) -> None:
     """The bit is one more coordinate of the masked sum; the round costs what was planned."""
     mechanism = {
-        "kind": "distributed", "clip": {"kind": "adaptive", "initial": 50.0, "rate": 0.5, "count_noise": 1},
+        "kind": "distributed",
+        "clip": {"kind": "adaptive", "initial": 50.0, "rate": 0.5, "count_noise": 1},
         "dropout_share": 0.1, "corrupt_share": 0.0, "noise_multiplier": 1.0,
     }  # fmt: skip
     document = plan(mechanism).model_dump(mode="json", exclude={"name", "secure_aggregation"})
