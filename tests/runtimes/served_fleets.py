@@ -39,6 +39,7 @@ from anabranch.runtimes.http.status import FleetStatus, RunStatus
 
 NAMES = ("north", "south", "east", "west")
 LIMITS = HttpLimits(poll_seconds=2.0)
+DIRECT = Route(environment=False)
 AGREES = ClientPolicy(contract=ContractRules(approve="never"))
 
 PLAN = """
@@ -103,11 +104,21 @@ def _serve(
     patience: float,
     limits: HttpLimits,
     faults: Faults,
+    host: str,
+    enter: Callable[[str], None],
 ) -> None:
+    enter("daemon")
     use_one_thread()
     tls = Tls(certificates / SERVER_CERTIFICATE, certificates / SERVER_KEY)
     options = ServeOptions(
-        store, folder, port=port, tls=tls, limits=limits, patience=patience, faults=faults
+        store,
+        folder,
+        host=host,
+        port=port,
+        tls=tls,
+        limits=limits,
+        patience=patience,
+        faults=faults,
     )
     daemon = Daemon(options)
     signal.signal(signal.SIGTERM, lambda number, frame: daemon.drain())
@@ -127,7 +138,10 @@ def _attend(
     faults: Faults,
     clock: Callable[[], float],
     screen: Path,
+    enter: Callable[[str], None],
+    route: Route,
 ) -> None:
+    enter(screen.stem)
     use_one_thread()
 
     def told(offer: TaskOffer) -> None:
@@ -141,7 +155,7 @@ def _attend(
     options = JoinOptions(
         wait=2.0, timeout=10.0, patience=20.0, on_task=told, on_trouble=shown, faults=faults
     )
-    route, key = Route(ca=ca, environment=False), FileKey(home.with_suffix(".key"))
+    route, key = replace(route, ca=ca), FileKey(home.with_suffix(".key"))
     try:
         with ClientHome(home, key, policy, data=[site], clock=clock, faults=faults) as opened:
             pins = opened.pins if opened.enrolled else enrol(token, opened, "", options, route)[0]
@@ -149,6 +163,10 @@ def _attend(
             attend("", places, options, route)
     except AnabranchError as error:
         shown(error)
+
+
+def _stay(who: str) -> None:
+    """Every process stays where the test is."""
 
 
 @dataclass
@@ -160,6 +178,8 @@ class ServedFleet:
         patience: seconds that the preparation waits for sites.
         small_bytes: answers up to this are kept in rows; None as in production.
         homes: folders of clients that are not where the others' are.
+        host: address of the daemon.
+        enter: called at the start of each process, with ``daemon`` or the client's name.
     """
 
     folder: Path
@@ -168,14 +188,16 @@ class ServedFleet:
     clients: dict[str, BaseProcess] = field(default_factory=dict)
     small_bytes: int | None = None
     homes: dict[str, Path] = field(default_factory=dict)
+    host: str = "127.0.0.1"
+    enter: Callable[[str], None] = _stay
 
     def __post_init__(self) -> None:
         self.context = multiprocessing.get_context("fork")
         self.store, self.port = self.folder / "store", free_port()
         self.certificates = self.folder / "tls"
         make_authority(self.certificates, "test authority", 2)
-        issue(self.certificates, self.certificates, ["127.0.0.1", "localhost"], 2)
-        self.url = f"https://127.0.0.1:{self.port}"
+        issue(self.certificates, self.certificates, [self.host, "localhost"], 2)
+        self.url = f"https://{self.host}:{self.port}"
         self.fleet = FleetFolder.create(self.folder / "fleet", "test-fleet", self.url)
         self.sites = write_sites(self.folder / "sites")
 
@@ -187,7 +209,7 @@ class ServedFleet:
         small = self.small_bytes if self.small_bytes is not None else LIMITS.small_bytes
         limits = replace(LIMITS, small_bytes=small)
         folders = (self.store, self.fleet.path, self.port, self.certificates)
-        args = (*folders, self.patience, limits, faults)
+        args = (*folders, self.patience, limits, faults, self.host, self.enter)
         self.daemon = self.context.Process(target=_serve, args=args, daemon=True)
         self.daemon.start()
         if wait:
@@ -216,6 +238,7 @@ class ServedFleet:
         die: int = 0,
         faults: Faults = no_faults,
         clock: Callable[[], float] = time.time,
+        route: Route = DIRECT,
     ) -> None:
         key = self.fleet.coordinator().fingerprint
         token = self.fleet.invite(key, 600, name=name)
@@ -230,6 +253,8 @@ class ServedFleet:
             faults,
             clock,
             self.folder / f"{name}.screen",
+            self.enter,
+            route,
         )
         process = self.context.Process(target=_attend, args=args, daemon=True)
         process.start()
