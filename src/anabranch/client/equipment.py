@@ -113,6 +113,7 @@ def build_program(
         scores=scores_of(plan, classes),
         downlink=plan.updates.downlink,
         inside=_inside(plan, classes),
+        stops_early=plan.admission.stop_early,
     )
 
 

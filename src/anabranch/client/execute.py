@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from anabranch.algorithms.base import Broadcast, LocalWork, SectionValues
@@ -18,6 +20,9 @@ from anabranch.updates.sections import WEIGHT, Update, Vector
 from anabranch.updates.stages import EncodeContext
 
 __all__ = ["execute"]
+
+_TO_TRAIN = 0.9
+"""Share of the time of a task after which a client that may end early begins no further step."""
 
 
 def execute(
@@ -140,6 +145,9 @@ def _job(
         draws=derived_seed(program.seed, "draws", task.draw, task.name),
         client=task.name,
         fraction=task.fraction,
+        ends=time.monotonic() + _TO_TRAIN * task.seconds
+        if program.stops_early and task.seconds is not None
+        else None,
         private=program.inside.steps(data, task.name, lambda: _secrets(program, task))
         if program.inside is not None
         else None,

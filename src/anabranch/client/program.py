@@ -95,6 +95,7 @@ class ClientProgram:
         scores: of a private run: what a client tells of the model's quality; None if nothing.
         secret: of simulated clients that add noise; real ones ask their operating system.
         downlink: how broadcasts are encoded; None for float32.
+        stops_early: whether a client ends its training when its time is nearly used up.
     """
 
     algorithm: Algorithm
@@ -111,6 +112,7 @@ class ClientProgram:
     inside: InsideNoise | None = None
     secret: bytes | None = field(default=None, repr=False, compare=False)
     downlink: Downlink | None = None
+    stops_early: bool = False
 
     @cached_property
     def dim(self) -> int:

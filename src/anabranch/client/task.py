@@ -52,6 +52,8 @@ class Task:
         fraction: share of the planned local steps that is asked.
         max_bytes: most bytes of the encoded update, where the coordinator says so; else the
             client's program does.
+        seconds: that are left for the whole task, where the coordinator says so: a client whose
+            contract lets it end early goes by it.
     """
 
     kind: TaskKind
@@ -62,6 +64,7 @@ class Task:
     task: str = ""
     fraction: float = 1.0
     max_bytes: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ contract suite `anabranch.testing.LearnerContract` says what every learner must 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -47,6 +48,7 @@ class TrainingJob:
         client: identifier, for messages.
         fraction: share of the planned steps that is trained, above 0 and at most 1.
         private: how DP-SGD inside the site keeps its promise; None for plain training.
+        ends: time of `time.monotonic` after which no step begins but the first; None for no end.
     """
 
     training: LocalTraining
@@ -57,6 +59,7 @@ class TrainingJob:
     client: str
     fraction: float = 1.0
     private: PrivateSteps | None = None
+    ends: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,8 @@ def batch_orders(examples: int, job: TrainingJob) -> Iterator[NDArray[np.int64] 
 
     Without shuffling the batches are slices in the data's order. With ``steps`` the batches go
     round the data, each pass in a new order; with ``epochs`` there are that many passes. A job of
-    less work takes the first batches of the whole job, so that what was trained is a prefix of it.
+    less work takes the first batches of the whole job, so that what was trained is a prefix of it;
+    so does one that ends before.
     """
     training = job.training
     size = training.batch_size or examples
@@ -125,6 +129,8 @@ def batch_orders(examples: int, job: TrainingJob) -> Iterator[NDArray[np.int64] 
             stop = min(start + size, examples)
             yield slice(start, stop) if order is None else order[start:stop]
             left -= 1
+            if job.ends is not None and time.monotonic() >= job.ends:
+                return
         passes -= 1
 
 

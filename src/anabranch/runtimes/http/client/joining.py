@@ -154,7 +154,8 @@ class Workplace:
     def _executed(self, offer: TaskOffer, name: str, broadcast: Broadcast) -> Reply:
         draw, fraction = offer.draw or offer.round, float(offer.fraction or 1.0)
         most = offer.update_bytes or None
-        task = Task(offer.kind, offer.round, 0, name, draw, offer.task, fraction, most)
+        left = offer.milliseconds / 1000 if offer.milliseconds else None
+        task = Task(offer.kind, offer.round, 0, name, draw, offer.task, fraction, most, left)
         data, memory = self.data.asked(offer.kind), self.memory.read()
         with np.errstate(over="ignore", invalid="ignore"):  # the fold names such updates
             return execute(self.program, task, broadcast, memory, data)
@@ -373,6 +374,8 @@ class Attendance:
         contact = self.line.contact([], [*self._unresolved([]), *unresolved])
         if heard is not None:
             heard |= {fate.task: fate.fate for fate in contact.fates}
+        for summons in contact.contracts:
+            self._answer_summons(summons)
         if contact.fates:  # told until they are confirmed; what comes with that is newer
             contact = self.line.contact(self._hear(contact))
         return contact.task
