@@ -25,7 +25,11 @@ LADDER: dict[str, dict[str, object]] = {
         "updates.stages": [{"kind": "ecq"}],
         "updates.downlink": {"kind": "delta"},
     },
-    "+ work that fits the deadline": {"admission.by_time": True, "admission.adapt": True},
+    "+ work that fits the deadline": {
+        "admission.by_time": True,
+        "admission.adapt": True,
+        "admission.time_quantile": 0.9,  # chosen on seeds 100 and 101
+    },
     "+ checkpoints, resumable transfers": {"devices.behaviour.resumable": True},
     "+ late window of one round": {"rounds.late_window": 1},
 }
@@ -60,6 +64,7 @@ def _percentile(run: Measured) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="rows that are left out")
     parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     given = parser.parse_args()
     print("| measures | participation % | completeness % | admitted % | Gini | p95 s |")
@@ -67,8 +72,10 @@ def main() -> None:
     changes: dict[str, object] = {}
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, more in LADDER.items():
+        for number, (name, more) in enumerate(LADDER.items()):
             changes |= more
+            if number < given.first:
+                continue
             runs = [one(changes, seed, Path(folder)) for seed in range(given.seeds)]
             found[name] = [run.tally.participation or 0.0 for run in runs]
             print(row(name, runs), flush=True)
