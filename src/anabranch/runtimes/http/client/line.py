@@ -311,7 +311,8 @@ def trouble_of(error: httpx.TransportError) -> str:
     problem = certificate_problem(error, error.request.url.host)
     if problem is not None:
         raise problem from error
-    return type(error).__name__
+    kind = type(error).__name__
+    return f"{kind}: {error}" if isinstance(error, httpx.ProxyError) else kind
 
 
 def _told(response: httpx.Response) -> str:
