@@ -36,6 +36,8 @@ class NearGrid:
         folder: for what clients keep.
         lost: asked for every message: (client, message type, messages so far) -> it is not
             answered, as if its node had died.
+        error: what Flower answers instead of a lost node: its code and reason.
+        silent: clients that never answer a training task.
         spoil: may change a reply on its way: (client, message type, reply).
         configs: more of a node's configuration.
         online: nodes that are there, all when None.
@@ -46,6 +48,8 @@ class NearGrid:
     names: tuple[str, ...]
     folder: Path
     lost: Callable[[str, str, int], bool] = lambda client, kind, number: False
+    error: tuple[int, str] = (_UNAVAILABLE, "Node Unavailable")
+    silent: frozenset[str] = frozenset()
     spoil: Callable[[str, str, Message], None] = lambda client, kind, reply: None
     configs: Mapping[str, object] = field(default_factory=dict)
     online: int | None = None
@@ -73,9 +77,8 @@ class NearGrid:
         client, kind = self.names[node - 100], message.metadata.message_type
         self.seen.append((client, kind))
         if self.lost(client, kind, number):
-            gone = Error(_UNAVAILABLE, "Node Unavailable")
-            self.replies[name] = Message(gone, reply_to=message)
-        else:
+            self.replies[name] = Message(Error(*self.error), reply_to=message)
+        elif client not in self.silent or kind != "train":
             self.replies[name] = self._answer(message, node, client, kind)
         return name
 

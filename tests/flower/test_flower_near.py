@@ -241,6 +241,37 @@ def test_each_client_has_its_fate_with_the_reason(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("code", "fate"),
+    [(2, "failed"), (3, "lost"), (4, "lost"), (5, "lost"), (6, "failed"), (7, "lost"), (8, "lost")],
+)
+def test_flowers_errors_are_fates_without_values(tmp_path: Path, code: int, fate: str) -> None:
+    """Expired, gone, died: lost. Raised or not loadable: failed, by the class of the error."""
+    grid = NearGrid(NAMES, tmp_path / "state")
+    grid.lost = lambda client, kind, number: (client, kind) == ("Hungary", "train")
+    grid.error = (
+        code,
+        "Traceback (most recent call last)\nValueError: patient 17 is 340 years old",
+    )
+    run = on_grid(tmp_path, grid, plan_text(rounds=1))
+    with Store.open(tmp_path / "store", create=False) as store:
+        columns = store.rounds(run.id)[-1].client_columns
+    details = dict(zip(columns["client"], columns["detail"], strict=True))
+    assert fates_of(tmp_path, run.id, 1)["Hungary"] == fate
+    assert details["Hungary"] == f"Flower error {code} ValueError"
+
+
+def test_a_node_that_never_answers_is_too_late_at_the_deadline(tmp_path: Path) -> None:
+    grid = NearGrid(NAMES, tmp_path / "state", silent=frozenset({"Hungary"}))
+    text = plan_text().replace("quorum = 2", "quorum = 2\ndeadline = 2.0")
+    run = on_grid(tmp_path, grid, text)
+    assert run.status == "complete"
+    for round_ in (1, 2):
+        fates = fates_of(tmp_path, run.id, round_)
+        assert fates.pop("Hungary") == "too late"
+        assert set(fates.values()) == {"merged"}
+
+
 def test_a_node_tells_the_class_of_an_error_and_no_values(tmp_path: Path) -> None:
     grid = NearGrid(NAMES, tmp_path / "state", configs={"data": str(tmp_path / "absent.csv")})
     message = Message(
