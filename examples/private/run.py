@@ -3,6 +3,7 @@
     python examples/private/run.py            # every cell that is not in results.json yet
     python examples/private/run.py ftrl       # cells whose name contains a word
     python examples/private/run.py --picture  # draw the guide's curve from results.json
+    python examples/private/run.py --table    # print the guide's table from results.json
 
 The settings are those of ``tuning.json``, which ``tune.py`` chose on pictures that belong to no
 client and to no test. A cell takes ten seconds of processor time; those with noise from the clients
@@ -95,17 +96,42 @@ def load() -> dict[str, float]:
     return dict(json.loads(RESULTS.read_text())) if RESULTS.exists() else {}
 
 
+def of_seeds(results: dict[str, float], name: str) -> list[float]:
+    """A cell and its repetitions with other seeds."""
+    names = (name, f"{name}/seed 1", f"{name}/seed 2")
+    return [results[one] for one in names if one in results]
+
+
+def table(results: dict[str, float]) -> str:
+    """The guide's table: means in percent, their share of the runs without, and how many runs."""
+    lines = ["| | " + " | ".join(("without", *(f"{e:g}" for e in EPSILONS))) + " |"]
+    lines.append("|" + "---|" * (len(EPSILONS) + 2))
+    for partition in PARTITIONS:
+        plain = of_seeds(results, f"{partition}/none")
+        base = sum(plain) / len(plain) if plain else float("nan")
+        for kind in ("ftrl", "poisson", "distributed"):
+            cells = [f"{100 * base:.1f} [{len(plain)}]" if kind == "ftrl" else ""]
+            for epsilon in EPSILONS:
+                found = of_seeds(results, f"{partition}/{kind}/{epsilon:g}")
+                mean = sum(found) / len(found) if found else 0.0
+                text = f"{100 * mean:.1f} ({100 * mean / base:.1f} %) [{len(found)}]"
+                cells.append(text if found else "")
+            lines.append(f"| {partition}, {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def picture(results: dict[str, float]) -> None:
     """Accuracy over epsilon for both partitions, with the line to beat and 95 % of it."""
     figure, axes = plt.subplots(figsize=(6.4, 4.0))
     for partition, colour in zip(PARTITIONS, ("#1b6ca8", "#c1571a"), strict=True):
-        curve = [(e, results[f"{partition}/ftrl/{e:g}"]) for e in EPSILONS]
+        names = {e: f"{partition}/ftrl/{e:g}" for e in EPSILONS}
+        curve = [(e, results[name]) for e, name in names.items() if name in results]
         axes.plot(*zip(*curve, strict=True), "o-", color=colour, label=f"{partition}: DP-FTRL")
         for kind, mark in (("poisson", "s"), ("distributed", "^")):
             value = results.get(f"{partition}/{kind}/1")
             if value is not None:
                 axes.plot(1.0, value, mark, color=colour, mfc="none", label=f"{partition}: {kind}")
-        plain = results[f"{partition}/none"]
+        plain = results.get(f"{partition}/none", float("nan"))
         axes.axhline(plain, color=colour, lw=1, ls="--", label=f"{partition}: without privacy")
         axes.axhline(0.95 * plain, color=colour, lw=0.6, ls=":")
     axes.set_xscale("log", base=2)
@@ -121,6 +147,9 @@ def main(words: list[str]) -> None:
     results = load()
     if "--picture" in words:
         picture(results)
+        return
+    if "--table" in words:
+        print(table(results))
         return
     for name, work in cells():
         if name in results or (words and not any(word in name for word in words)):

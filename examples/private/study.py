@@ -45,8 +45,8 @@ class Settings:
         server: learning rate of the server, with momentum ``beta``.
         beta: 0 is plain averaging.
         clip: L2 norm of an update; None without privacy.
-        schedule: of the server's rate: "constant", or "cosine", which falls to nothing. What the
-            last model then holds is a weighted mean of the noise of many rounds.
+        schedule: of the server's rate: "constant", or "cosine", which falls to nothing: the last
+            rounds, whose noise no later round can repair, then make the smallest steps.
     """
 
     learning_rate: float
