@@ -83,7 +83,7 @@ def test_simulate_tells_on_stderr_and_answers_on_stdout(tmp_path: Path) -> None:
 
 def test_quiet_still_says_why_the_exit_code_is_not_0(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
-    limit = ["--set", "limits={max_update_bytes=1}", "--set", "evaluation.baselines=[]"]
+    limit = ["--set", "limits={max_update_bytes=150}", "--set", "evaluation.baselines=[]"]
     missed = simulate(tmp_path, "-q", *limit)
     assert missed.exit_code == 3
     assert missed.stderr.startswith("Limit missed: max_update_bytes (wanted ")
@@ -106,10 +106,10 @@ def test_quiet_json_on_stdout_is_json_and_nothing_else(folder: Path, tmp_path: P
 
 def test_missed_limits_are_exit_code_3(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
-    result = simulate(tmp_path, "--set", "limits.max_update_bytes=10", "--json", "-")
+    result = simulate(tmp_path, "--set", "limits.max_update_bytes=150", "--json", "-")
     assert result.exit_code == 3
     assert json.loads(result.stdout)["limits"][0]["met"] is False
-    assert "Limit missed: max_update_bytes (wanted <= 10 bytes, measured 180)" in result.stderr
+    assert "Limit missed: max_update_bytes (wanted <= 150 bytes, measured 180)" in result.stderr
 
 
 def test_a_plan_that_the_algebra_refuses_starts_no_run(tmp_path: Path) -> None:

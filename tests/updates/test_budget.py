@@ -113,3 +113,13 @@ def test_the_smallest_budget_is_checked() -> None:
     updates = {"stages": [], "max_bytes": 10**6, "budgets": [{"clients": "p*", "max_bytes": 99}]}
     with pytest.raises(ab.AnabranchError, match=r"AB-465.*clients 'p\*' is 99"):
         check_budget(plan([], updates=updates), 1000)
+
+
+def test_a_limit_that_every_update_would_miss_is_refused() -> None:
+    of = plan([], limits={"max_update_bytes": 3999})
+    with pytest.raises(ab.AnabranchError, match=r"AB-469.*at least 4000"):
+        check_budget(of, 1000)
+    check_budget(plan([], limits={"max_update_bytes": 4000}), 1000)
+    check_budget(plan([{"kind": "ecq"}], limits={"max_update_bytes": 400}), 1000)
+    with pytest.raises(ValueError, match="lower updates.max_bytes"):
+        budget(500, [{"kind": "ecq"}], limits={"max_update_bytes": 400})

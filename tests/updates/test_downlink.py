@@ -273,3 +273,22 @@ def test_the_step_follows_the_progress() -> None:
     assert at == {1.0: 0, 0.25: -2, 2.0**-10: -10}
     before = Grid.nearest(moved, origin, -3)
     assert coarse_exponent(moved, origin, before, 1.0) == -3  # nothing left its place
+
+
+def test_sizes_are_known_before_frames_are_made() -> None:
+    """Exact for the whole and for the last version; for older ones an upper bound."""
+    downlink = DeltaDownlink(window=3)
+    rng = np.random.default_rng(4)
+    origin = {"model": rng.normal(size=400).astype(np.float32)}
+    state, vectors = downlink.start(6), origin
+    for version in range(1, 7):
+        vectors = {"model": vectors["model"] + rng.normal(0, 0.01, 400).astype(np.float32)}
+        _, state = downlink.step(vectors, origin, state, version)
+    versions = np.array([0, 1, 3, 4, 5], np.int64)
+    frames = state.frames(versions.tolist(), {"model": 400})
+    sizes = dict(zip(versions.tolist(), state.sizes(versions).tolist(), strict=True))
+    assert sizes[0] == sizes[1] == len(state.whole)
+    assert sizes[5] == len(frames[5]) < len(state.whole)
+    for version in (3, 4):
+        assert len(frames[version]) <= sizes[version] <= len(state.whole)
+    assert set(state.sizes(versions, differences=False).tolist()) == {len(state.whole)}

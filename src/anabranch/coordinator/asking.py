@@ -23,7 +23,7 @@ from anabranch.fleet.admission import Admitted
 from anabranch.fleet.history import FleetHistory
 from anabranch.fleet.odds import fewest
 from anabranch.fleet.selection import Code, Draw, Known, Selection, Selector, Uniform
-from anabranch.fleet.view import FleetView, unknown_fleet
+from anabranch.fleet.view import Column, FleetView, unknown_fleet
 from anabranch.randomness import generator
 from anabranch.updates.total import Finest
 
@@ -108,13 +108,17 @@ class Asking:
         busy: Sequence[int],
         broadcast: Broadcast,
         history: FleetHistory | None,
+        down: Column | None = None,
     ) -> OpenWork | None:
-        """Ask at most ``count`` more clients; None when nobody can be asked now."""
+        """Ask at most ``count`` more clients; None when nobody can be asked now.
+
+        ``down`` are the bytes that each client of the fleet would be sent, where they differ.
+        """
         view = self._without(self.view(now), busy)
         admitted = None
         known = Known.nothing(self.clients, round_)
         if self.schedule is not None and history is not None:
-            admitted = self.schedule.admitted(view, history)
+            admitted = self.schedule.admitted(view, history, down)
             known = admitted.known(round_, history)
         if self.gate is not None:
             known = self.gate.admitted(known)

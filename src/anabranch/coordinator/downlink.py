@@ -13,6 +13,7 @@ from anabranch.coordinator.collect import Collected, OpenWork
 from anabranch.coordinator.frames import Frames
 from anabranch.coordinator.runtime import Fate, Framed
 from anabranch.coordinator.store import Arrays
+from anabranch.fleet.view import Column
 from anabranch.updates.downlink import Downlink
 from anabranch.updates.downlink_state import DownlinkState
 
@@ -54,6 +55,12 @@ class Sending:
         if framed == "differences":
             frames = Frames.of(names, whole, versions, self._frames)
         return replace(opened, work=replace(opened.work, frames=frames))
+
+    def sizes(self, framed: Framed = "differences") -> Column | None:
+        """Bytes that each client of the fleet would be sent; None where all get float32."""
+        if self.before is None or self.state is None:
+            return None
+        return self.state.sizes(self.before.held, differences=framed == "differences")
 
     def kept(self, collected: Collected) -> Arrays:
         """What the next round needs to know, for the durable state of the run."""

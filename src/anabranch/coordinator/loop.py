@@ -172,6 +172,7 @@ class Coordinator:
                 busy=[client for opened in collected.still_open() for client in opened.waiting],
                 broadcast=broadcast,
                 history=state.history,
+                down=sending.sizes(self.framed),
             )
             collected.over = self.asking.exhausted
             return sending.addressed(opened, self.framed) if opened is not None else None

@@ -17,7 +17,7 @@ from anabranch.fleet.admission import Admission, Admitted, admit
 from anabranch.fleet.cost import Modelled, TaskCost, modelled
 from anabranch.fleet.history import FleetHistory
 from anabranch.fleet.shown import Shown
-from anabranch.fleet.view import FleetView
+from anabranch.fleet.view import Column, FleetView
 
 __all__ = ["Schedule"]
 
@@ -53,11 +53,20 @@ class Schedule:
     confidence: float | None = None
     waits: float = 1.0
 
-    def admitted(self, view: FleetView, history: FleetHistory) -> Admitted:
-        """Who may be asked now, how much, and what that is predicted to take."""
+    def admitted(
+        self, view: FleetView, history: FleetHistory, down: Column | None = None
+    ) -> Admitted:
+        """Who may be asked now, how much, and what that is predicted to take.
+
+        Args:
+            view: what is known of the fleet now.
+            history: what clients showed.
+            down: bytes that each client would be sent, where the model goes down encoded.
+        """
+        cost = self.cost if down is None else replace(self.cost, bytes_down=down)
         if self.rules is None:
-            return admit(Admission(adapt=False), view, history, self.cost)
-        return admit(self.rules, view, history, self.cost, self.seconds)
+            return admit(Admission(adapt=False), view, history, cost)
+        return admit(self.rules, view, history, cost, self.seconds)
 
     def limit(self, admitted: Admitted, clients: Sequence[int]) -> float | None:
         """Seconds that these clients are given; None while nothing is known of one of them."""
@@ -119,7 +128,10 @@ class Schedule:
             rows = np.array([key.client for key in keys if key.task == task], np.int64)
             view = self.view(collected.given_out_at(task))
             work = np.array([self._done(collected, TaskKey(task, int(c))) for c in rows])
-            part = modelled(view, self.cost, history.first).rows(rows)
+            down = np.zeros(len(view))
+            down[rows] = [collected.works[task].bytes_to(client) for client in rows.tolist()]
+            cost = replace(self.cost, bytes_down=down)
+            part = modelled(view, cost, history.first).rows(rows)
             parts.append(
                 replace(
                     part,

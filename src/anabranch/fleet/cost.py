@@ -24,7 +24,8 @@ class TaskCost:
     """What one training task asks of a client.
 
     Attributes:
-        bytes_down, bytes_up: of the broadcast and of the update, as encoded.
+        bytes_down, bytes_up: of the broadcast and of the update, as encoded; a column where clients
+            are sent different frames.
         flops: floating-point operations of one training example: forward, backward and update
             (about six a multiply-add of the forward pass).
         epochs: passes over the client's examples; None when ``steps`` is given.
@@ -38,8 +39,8 @@ class TaskCost:
         round_trips: of the whole exchange.
     """
 
-    bytes_down: float = 0.0
-    bytes_up: float = 0.0
+    bytes_down: float | Column = 0.0
+    bytes_up: float | Column = 0.0
     flops: float = 0.0
     epochs: int | None = 1
     steps: int | None = None

@@ -39,14 +39,28 @@ def whom(budget: Budget) -> str:
     return f"{clients} {over}".strip()
 
 
+def _check_limit(plan: Plan, dim: int) -> None:
+    most, least = plan.limits.max_update_bytes, least_bytes(plan, dim)
+    if most is None or least <= most:
+        return
+    raise AnabranchError(
+        "AB-469",
+        f"limits.max_update_bytes is {most}, but an update of {dim} parameters has at least "
+        f"{least} bytes with these stages, so the limit would be missed by every round.",
+        fix='encode updates (updates.stages = [{kind = "ecq"}]), or raise the limit.',
+        kept="Nothing was started.",
+    )
+
+
 def check_budget(plan: Plan, dim: int) -> None:
-    """Refuse a budget that no update can keep to.
+    """Refuse a budget that no update can keep to, and a limit that every update would miss.
 
     Raises:
-        AnabranchError: AB-465.
+        AnabranchError: AB-465, AB-469.
     """
     updates = plan.updates
     budgets = [(updates.max_bytes, "updates.max_bytes")]
+    _check_limit(plan, dim)
     budgets += [(b.max_bytes, f"the budget of {whom(b)}") for b in updates.budgets]
     stated = [(most, what) for most, what in budgets if most is not None]
     if not stated:

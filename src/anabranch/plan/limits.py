@@ -68,7 +68,13 @@ class Limits(Value):
 
 
 def contradiction(
-    limits: Limits, rounds: RoundsPlan, stop: StopPlan, admission: Admission, *, timed: bool
+    limits: Limits,
+    rounds: RoundsPlan,
+    stop: StopPlan,
+    admission: Admission,
+    *,
+    timed: bool,
+    max_bytes: int | None = None,
 ) -> str:
     """Why the rest of the plan cannot keep to its limits; empty when it can.
 
@@ -78,6 +84,7 @@ def contradiction(
         stop: what ends the run.
         admission: what a task may take of a device.
         timed: whether clients have a clock, so that a round closes at its goal.
+        max_bytes: most bytes that the plan lets an update have.
     """
     most = limits.rounds_to_target
     if most is not None and stop.target is None:
@@ -95,6 +102,12 @@ def contradiction(
         return (
             f"admission.max_battery lets a task cost {allowed:g} of a battery, but "
             f"limits.max_battery is {cap:g}; lower admission.max_battery"
+        )
+    largest = limits.max_update_bytes
+    if largest is not None and max_bytes is not None and max_bytes > largest:
+        return (
+            f"updates.max_bytes lets an update have {max_bytes} bytes, but limits.max_update_bytes "
+            f"is {largest}; lower updates.max_bytes, or raise the limit"
         )
     share = limits.min_participation
     if share is None or not timed or rounds.late_window or rounds.asynchronous is not None:

@@ -149,7 +149,13 @@ class Plan(Value):
     @model_validator(mode="after")
     def _limits_can_be_kept(self) -> Plan:
         timed = self.devices is not None
-        why = contradiction(self.limits, self.rounds, self.stop, self.admission, timed=timed)
+        allowed = [b.max_bytes for b in self.updates.budgets]
+        if self.updates.max_bytes is not None:
+            allowed.append(self.updates.max_bytes)
+        most = max(allowed, default=None)
+        why = contradiction(
+            self.limits, self.rounds, self.stop, self.admission, timed=timed, max_bytes=most
+        )
         if why:
             raise ValueError(why)
         return self

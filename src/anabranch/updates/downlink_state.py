@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from anabranch.errors import AnabranchError
 from anabranch.updates.grid import Change, Grid, Point, plus, read_change, write_change
-from anabranch.updates.packed import Packed, Writer, open_frame, seal
+from anabranch.updates.packed import FRAME_BYTES, Packed, Writer, open_frame, seal
 from anabranch.updates.sections import Vector
 
 __all__ = ["Changes", "DownlinkState", "Held", "Vectors", "frame_of", "opened", "unreadable"]
@@ -86,6 +87,24 @@ class DownlinkState:
                 different = frame_of(start, self.newest.version, changes)
                 frames[start] = min(different, self.whole, key=len)
         return frames
+
+    def sizes(self, held: NDArray[np.int64], *, differences: bool = True) -> NDArray[np.float64]:
+        """Bytes that holders of these versions will be sent, before their frames are made: those of
+        the whole, or of all steps since, whichever is less. For the last version that is exact;
+        for older ones the steps together are shorter than their sum.
+
+        Args:
+            held: versions, by client.
+            differences: whether differences are sent at all.
+        """
+        sizes = np.full(len(held), float(len(self.whole)))
+        sent = 0
+        for step in reversed(self.steps if differences else ()):
+            sent += len(step)
+            (start,) = struct.unpack_from("<I", step, FRAME_BYTES)
+            if start:
+                sizes[held == start] = min(sent, len(self.whole))
+        return sizes
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """For the store; the inverse of `from_arrays`."""
