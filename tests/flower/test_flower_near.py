@@ -197,6 +197,30 @@ def test_an_app_that_dies_between_rounds_leaves_a_run_that_can_be_resumed(
     np.testing.assert_array_equal(model(tmp_path / "store", run), simulated(tmp_path, text))
 
 
+@pytest.mark.parametrize("message", [7, 10, 11, 12])
+def test_a_secure_run_that_is_cut_off_at_any_stage_goes_on_to_the_same_model(
+    tmp_path: Path, message: int
+) -> None:
+    """Of Cleveland's messages: hello, keys, nonces, shares, update, signatures, reveals, again."""
+    text = plan_text(more=SUMS.format(corrupt=0.0))
+    grid = NearGrid(NAMES, tmp_path / "state")
+
+    def dies(client: str, kind: str, number: int) -> bool:
+        if sum(asked in (("Cleveland", kind_) for kind_ in _WORK) for asked in grid.seen) > message:
+            raise ConnectionError("gone")
+        return False
+
+    grid.lost = dies
+    with pytest.raises(ConnectionError):
+        on_grid(tmp_path, grid, text)
+    run_id, status, _ = status_of(tmp_path)
+    assert status == "failed"
+    grid.lost = lambda client, kind, number: False
+    run = on_grid(tmp_path, grid, text, resume=run_id)
+    assert set(fates_of(tmp_path, run.id, 2).values()) == {"merged"}
+    np.testing.assert_array_equal(model(tmp_path / "store", run), simulated(tmp_path, text))
+
+
 def test_a_run_that_fails_by_its_rules_fails_for_flower_too(tmp_path: Path) -> None:
     """Nobody answers in any round."""
     grid = NearGrid(NAMES, tmp_path / "state", lost=lambda client, kind, number: kind == "train")
