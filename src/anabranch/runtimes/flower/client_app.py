@@ -83,9 +83,7 @@ def _answered(parcel: Parcel, context: Context) -> Answer:
     config = context.node_config
     data = config.get("data", "")
     state = Path(str(config.get("state", ""))) if config.get("state") else _home()
-    places = MemberPlaces(
-        name, Path(str(data)) if data else None, state / name, differences=False
-    )
+    places = MemberPlaces(name, Path(str(data)) if data else None, state / name, differences=False)
     folder = state / name / offer.run
     restore(context, offer.run, folder)
     try:
