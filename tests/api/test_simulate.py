@@ -131,7 +131,7 @@ def test_other_data_are_refused_on_resume(tmp_path: Path) -> None:
 
 
 def test_limits_are_judged(tmp_path: Path) -> None:
-    limits = Limits(max_update_bytes=60, min_participation=0.5)
+    limits = Limits(max_update_bytes=90, min_participation=0.5)
     done = run(tmp_path, limits=limits)
     assert {check.name: check.met for check in done.limits} == {
         "max_update_bytes": False,

@@ -39,7 +39,7 @@ WEIGHTINGS = {
     "steps": ({"kind": "steps"}, "AB-973"),
     "custom": ({"kind": "custom", "function": "math:hypot"}, "AB-973"),
 }
-CODECS = sorted(set(STAGES) - {"clip", "subsample"})
+CODECS = sorted(set(STAGES) - {"clip", "subsample", "lowrank_shared"})
 
 
 def codes(plan: Plan) -> list[str]:

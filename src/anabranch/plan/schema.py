@@ -37,6 +37,7 @@ from anabranch.updates.budget import Budget, ByteCount, budgets_of
 from anabranch.updates.clip import Clip
 from anabranch.updates.codecs import CODECS
 from anabranch.updates.downlink import AnyDownlink
+from anabranch.updates.shared import SharedLowRank
 from anabranch.updates.stages import Stage
 from anabranch.updates.subsample import Subsample
 from anabranch.values import Value
@@ -44,7 +45,7 @@ from anabranch.values import Value
 __all__ = ["STAGES", "AggregationPlan", "Plan", "UpdatesPlan"]
 
 STAGES: Mapping[str, type[Stage]] = MappingProxyType(
-    {"clip": Clip, "subsample": Subsample, **CODECS}
+    {"clip": Clip, "subsample": Subsample, "lowrank_shared": SharedLowRank, **CODECS}
 )
 """The built-in stages by the ``kind`` that a plan writes."""
 

@@ -25,6 +25,7 @@ from anabranch.updates.sections import (
     Vector,
     Weighting,
 )
+from anabranch.updates.shared import SharedLowRank
 from anabranch.updates.sparse import STC, RandomMask, Sign, TopK
 from anabranch.updates.stages import (
     EncodeContext,
@@ -68,6 +69,7 @@ __all__ = [
     "Section",
     "Sections",
     "Sent",
+    "SharedLowRank",
     "Sign",
     "Stage",
     "StageContract",
