@@ -115,7 +115,7 @@ def test_the_client_adds_up_over_coordinators(spending: ClientSpending) -> None:
 
 def test_a_run_cannot_come_back_with_another_budget(spending: ClientSpending) -> None:
     spending.agree("one", allotment("r"), SpendingCap(9.0, DELTA))
-    with pytest.raises(AnabranchError, match="AB-929"):
+    with pytest.raises(AnabranchError, match="AB-918"):
         spending.agree("one", allotment("r", rounds=3), SpendingCap(9.0, DELTA))
 
 

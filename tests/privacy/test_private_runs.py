@@ -308,7 +308,7 @@ def test_four_sites_cannot_hide_one_of_them(tmp_path: Path) -> None:
         (CENTRAL, {"updates": {"stages": [{"kind": "clip", "max_norm": 1.0}]}}, "AB-940"),
         (CENTRAL, {"rounds": {"count": 6, "cohort": 20, "late_window": 2}}, "AB-941"),
         ({**FTRL, "clip": ADAPTIVE}, {}, "AB-933"),
-        ({**CENTRAL, "kind": "distributed", "clip": ADAPTIVE}, {}, "AB-933"),
+        ({**CENTRAL, "kind": "distributed", "noise": "skellam", "clip": ADAPTIVE}, {}, "AB-933"),
     ],
 )
 def test_what_a_mechanism_cannot_cover_is_refused_with_ways_out(

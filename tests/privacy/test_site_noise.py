@@ -13,7 +13,9 @@ from anabranch.api.private import protection_of
 from anabranch.api.simulate import resume, run_plan
 from anabranch.client.execute import execute
 from anabranch.client.inside import units_of
-from anabranch.client.task import Task, TaskKind
+from anabranch.client.task import Fate, Task, TaskKind
+from anabranch.coordinator.declined import declined_of
+from anabranch.coordinator.runtime import Outcome
 from anabranch.coordinator.site_releases import SiteReleases
 from anabranch.coordinator.store.ledger import PopulationLedger
 from anabranch.data.federation import Examples, Ragged
@@ -172,3 +174,29 @@ def test_a_coordinator_without_rows_charges_by_how_many_each_site_has(tmp_path: 
         rates = {n: c.sampling.rate for n, c in protection.releases.charges.items()}  # type: ignore[union-attr]  # coins
     wanted = zip(prepared.federation.names, train.counts, strict=True)
     assert rates == {name: pytest.approx(min(1.0, 32 / count)) for name, count in wanted}
+
+
+def test_a_site_that_never_began_spends_nothing(tmp_path: Path) -> None:
+    """By its own word nothing was computed; other refusals say nothing of an earlier answer."""
+    prepared = prepare(plan())
+    with protection_of(prepared, "served", tmp_path) as protection:
+        releases = protection.releases
+        assert isinstance(releases, SiteReleases)
+        releases.asked(1, [0, 1, 2, 3])
+        outcomes = [
+            Outcome(0, Fate.DECLINED, "AB-929 more than its own cap of 3"),
+            Outcome(1, Fate.DECLINED, "AB-743 tasks are done at 20:00-06:00 only"),
+            Outcome(2, Fate.LOST, "AB-929"),
+            Outcome(3, Fate.DECLINED, "AB-744 nobody here has approved it"),
+        ]
+        releases.declined(1, declined_of(outcomes))
+        releases.declined(1, declined_of(outcomes))
+        releases.committed()
+        assert protection.ledger is not None
+        (state,) = protection.ledger.ledger.balance().runs.values()
+        spent = {r.reserved.site for r in state.releases.values() if r.charge is not None}
+        assert spent == {"Hungary", "Switzerland"}
+        releases.asked(2, [0])  # it agreed in the meantime
+        releases.committed()
+        (state,) = protection.ledger.ledger.balance().runs.values()
+        assert len([r for r in state.releases.values() if r.charge is not None]) == 3

@@ -28,6 +28,7 @@ from anabranch.api.statistics import StatisticsBudget
 from anabranch.client.equipment import DESCRIPTION, Equipment
 from anabranch.client.task import TaskKind
 from anabranch.coordinator.asking import task_name
+from anabranch.coordinator.declined import declined_of
 from anabranch.coordinator.runtime import Fate, Outcome, Payload, Runtime, Work
 from anabranch.coordinator.store.ledger import PopulationLedger
 from anabranch.data.bounded import neutral, require_bounds
@@ -64,6 +65,7 @@ OWN_SOURCES: Final = ("folder", "table")
 """Sources whose rows lie at the sites; every other one is public and named."""
 
 _POLL = 0.5
+_TOLD: Final = 5
 _JOINED = 100
 """Stages of sites that came later, counted on from here: no task has two meanings."""
 
@@ -160,6 +162,7 @@ class Preparation:
     faults: Faults = no_faults
     store: Path = Path("runs")
     _releases: list[StatisticRelease] = field(default_factory=list)
+    _declined: list[int] = field(default_factory=list)
 
     def prepared(self, runtime: EquippingRuntime) -> Prepared:
         """Plan, sizes and program; clients are asked at most once, also over restarts.
@@ -259,7 +262,11 @@ class Preparation:
             try:
                 budget.before()
                 self._publish(runtime, sized.replace(stage="columns", table=schema))
-                total = self._total(self._ask(runtime, 3, budget.sections), budget.sections)
+                try:
+                    answers = self._ask(runtime, 3, budget.sections)
+                finally:
+                    budget.declined([self.names[client] for client in self._declined])
+                total = self._total(answers, budget.sections)
                 fitted, release = budget.fitted(schema, total, self._rules)
             except AnabranchError as error:
                 ledger.finish(error.code)  # nothing follows: the rest returns to the population
@@ -309,6 +316,7 @@ class Preparation:
                 elif isinstance(event, Outcome):
                     fates[event.client] = event
         runtime.abandon(task)
+        self._declined = declined_of(fates.values())
         if self.stopped():
             raise PreparationStopped
         good = {client: update for client, update in answers.items() if update is not None}
@@ -329,11 +337,16 @@ class Preparation:
         needed = self.plan.rounds.needed(len(self.names))
         if answered >= needed:
             return
-        troubles = (o.detail for o in fates.values() if o.fate is not Fate.MERGED and o.detail)
+        troubles = [
+            f"{self.names[client]}: {outcome.detail}"
+            for client, outcome in sorted(fates.items())
+            if outcome.fate is not Fate.MERGED and outcome.detail
+        ]
+        told = "; ".join(troubles[:_TOLD])
         raise AnabranchError(
             "AB-766",
             f"{answered} of {len(self.names)} sites told what the preparation asks "
-            f"({needed} are needed). {next(troubles, '')}".rstrip(),
+            f"({needed} are needed). {told}".rstrip(),
             fix="see which sites are there (`anabranch status`) and what they report, then submit "
             "the plan again.",
             kept="No round was begun.",

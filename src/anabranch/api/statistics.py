@@ -95,6 +95,13 @@ class StatisticsBudget:
             for name in self.names:
                 self.ledger.reserve(self._request((name,), "", site=name))
 
+    def declined(self, names: Sequence[str]) -> None:
+        """These sites say that they never computed anything: what they were to spend returns."""
+        for name in names if self.inside else ():
+            held = self.ledger.reserve(self._request((name,), "", site=name))
+            self.ledger.void(held.release, "the site declined the run")
+        self.names = [name for name in self.names if name not in names]
+
     def released(self, total: Total) -> NoisyStatistics:
         """What may be used: the sum over clients, with the noise of all sites or of this end.
 

@@ -107,6 +107,9 @@ def join_fleet(asked: Joining, usage: Callable[[str], Exception]) -> None:
             name = place.pins.name
         if not asked.url and place is None:
             raise usage("give the address of the coordinator")
+        if asked.policy is not None and place is None:
+            # Without a home nothing would ask the policy: it must not look as if it held.
+            raise usage("a policy needs a home of its own: enrol with --token first")
         places = MemberPlaces(name, asked.data, asked.home / "runs", place, asked.engine)
         taken = attend(asked.url, places, options, route)
     say(f"{taken} answers were taken.")

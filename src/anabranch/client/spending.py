@@ -140,13 +140,14 @@ class ClientSpending:
         """Count a run in full, once, if the client's cap holds it; returns the total after it.
 
         Raises:
-            AnabranchError: AB-929 the total would exceed the cap, or the run's allotment changed.
+            AnabranchError: AB-929 the total would exceed the cap: nothing was ever computed for the
+                run; AB-918 its allotment changed.
         """
         text = canonical(as_document(allotted))
         with self._writing("agree"):
             known = self._allotments().get((coordinator, allotted.run))
             if known is not None and known.lines != allotted.lines:
-                raise _refused(f"run {allotted.run!r} now has another budget than at its start")
+                raise _changed(allotted.run)
             row = (coordinator, allotted.run, text)
             self._connection.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", row)
             if cap is None:
@@ -154,7 +155,9 @@ class ClientSpending:
             total = self.total(cap.delta)
             if total > cap.epsilon * (1 + 1e-9) and known is None:
                 raise _refused(
-                    f"with run {allotted.run!r} this client would have given away epsilon "
+                    f"with run {allotted.run.partition('/')[0]!r} (contract "
+                    f"{allotted.run.partition('/')[2][:16] or 'not named'}) this client would have "
+                    f"given away epsilon "
                     f"{total:.4g} at delta {cap.delta:g}, more than its own cap of {cap.epsilon:g}"
                 )
             return total
@@ -288,6 +291,16 @@ def _asked_twice(run: str, round_: int, purpose: str) -> AnabranchError:
         f"run {run!r} asked this client for its {purpose} of round {round_} before, under another "
         "task: a second answer would be one more release, which nobody counts.",
         fix="ask who runs the coordinator: one round has one task for each client.",
+        kept="Nothing was computed and nothing was sent.",
+    )
+
+
+def _changed(run: str) -> AnabranchError:
+    return AnabranchError(
+        "AB-918",
+        f"run {run.partition('/')[0]!r} has another budget here than when this client began with "
+        "it: its plan, or this site's data, changed.",
+        fix="put the data back as they were at the run's start, or take part in a new run.",
         kept="Nothing was computed and nothing was sent.",
     )
 

@@ -23,6 +23,7 @@ from anabranch.coordinator.aggregate import Aggregated, aggregate
 from anabranch.coordinator.asking import Asking, open_tasks
 from anabranch.coordinator.chosen import selection_events
 from anabranch.coordinator.collect import Collected, OpenWork, gather
+from anabranch.coordinator.declined import declined_of
 from anabranch.coordinator.downlink import Downstream, Sending
 from anabranch.coordinator.evaluation import Evaluation, Evaluator
 from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted
@@ -107,6 +108,7 @@ class Coordinator:
         number = state.round + 1
         sending = self._sending(number, state)
         collected, kept = self._train(number, state, sending)
+        self.releases.declined(number, declined_of(collected.outcomes.values()))
         times.mark("train")
         aggregated = self._aggregate(number, state, collected)
         times.mark("aggregate")

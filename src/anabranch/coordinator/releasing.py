@@ -98,6 +98,10 @@ class Releases(Protocol):
         """What must be remembered even when a round fails."""
         ...
 
+    def declined(self, round_: int, clients: Sequence[int]) -> None:
+        """These clients say that they never computed anything for the run."""
+        ...
+
     def failed(self, round_: int) -> None:
         """The round failed before a release: nobody took part in it."""
         ...
@@ -137,6 +141,9 @@ class OpenReleases:
 
     def kept(self, extra: Arrays) -> Arrays:
         return {}
+
+    def declined(self, round_: int, clients: Sequence[int]) -> None:
+        """Nothing was reserved."""
 
     def failed(self, round_: int) -> None:
         """Nothing was reserved."""
@@ -198,6 +205,9 @@ class PrivateReleases:
 
     def kept(self, extra: Arrays) -> Arrays:
         return {name: value for name, value in extra.items() if name.startswith(_OURS)}
+
+    def declined(self, round_: int, clients: Sequence[int]) -> None:
+        """Whose update is in no sum did not take part, whatever the reason: see `_forgo`."""
 
     def failed(self, round_: int) -> None:
         if round_ not in self._released:  # a release counts even if its model was of no use

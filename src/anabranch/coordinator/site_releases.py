@@ -68,6 +68,7 @@ class SiteReleases:
     ended: str = ""
     _unsettled: dict[str, GaussianEvent] = field(default_factory=dict)
     _spent: set[str] = field(default_factory=set)
+    _model: dict[str, str] = field(default_factory=dict)
 
     def broadcast(self, extra: Arrays) -> Broadcast:
         return {}
@@ -100,6 +101,7 @@ class SiteReleases:
                     self.ended = f"the privacy budget of {name} is used up"
                 raise
             self._unsettled[reservation.release] = charge
+            self._model[name] = reservation.release
 
     # Metrics of the sites -----------------------------------------------------------------------
 
@@ -161,10 +163,18 @@ class SiteReleases:
     def kept(self, extra: Arrays) -> Arrays:
         return {}
 
+    def declined(self, round_: int, clients: Sequence[int]) -> None:
+        """What a site was asked for returns to it: by its own word nothing was ever computed."""
+        for name in (self.names[client] for client in clients):
+            release = self._model.pop(name, "")
+            if self._unsettled.pop(release, None) is not None:
+                self.ledger.void(release, "the site declined the run")
+
     def failed(self, round_: int) -> None:
         """What sites were asked for stays spent: they may have sent it."""
 
     def committed(self) -> None:
+        self._model.clear()
         for release, charge in self._unsettled.items():
             self.ledger.settle(release, charge, "")
         self._unsettled.clear()
