@@ -18,9 +18,11 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anabranch.aggregation.fold import Accumulator, FoldPlan
 from anabranch.privacy.secure_aggregation.packing import packed_bytes
@@ -41,6 +43,7 @@ from anabranch.updates import (
     RandomMask,
     Section,
     Sections,
+    SharedLowRank,
     Sign,
     Subsample,
     Ternary,
@@ -215,6 +218,42 @@ def secure(clients: int = 10, bits: int = 12, bound: float = 0.1) -> dict[str, f
     return {"bytes": float(size), "ratio": round(4 * DIM / size, 2), "bits": float(bits)}
 
 
+def shared(turns: int, bits: int = 12) -> dict[str, dict[str, float]]:
+    """Low rank on a shared basis beside a shared mask, both linear: size as float32 and behind
+    masks, squared error of one update, and speed of projecting and of undoing the sum."""
+    delta = trained()
+    sections = Sections((Section.vector("delta", len(delta)), Section.count("examples")))
+    found = {}
+    for rank in (8, 32, 128):
+        stage = SharedLowRank(rank=rank, feedback=False, shapes=SHAPES)
+        sent = stage.projected(delta, 1).astype(np.float32)
+        lifted = stage.lifted(sent.astype(np.float64), len(delta), 1)
+        masked = SectionCodec(stage.encoded(sections), 10, bits, 0.1).length
+        found[f"rank {rank}"] = {
+            "ratio": round(len(delta) / len(sent), 2),
+            "ratio_masked": round(4 * len(delta) / packed_bytes(masked, bits), 2),
+            "nmse": _error(lifted, delta),
+            "encode_mb_s": _speed(partial(stage.projected, delta, 1), delta.nbytes, turns),
+            "decode_mb_s": _speed(
+                partial(stage.lifted, sent.astype(np.float64), len(delta), 1), delta.nbytes, turns
+            ),
+        }
+        mask = RandomMask(fraction=len(sent) / len(delta))
+        kept = np.zeros_like(delta)
+        places = mask.places(len(delta), 1)
+        kept[places] = delta[places]
+        found[f"mask of the size of rank {rank}"] = {
+            "ratio": round(len(delta) / len(places), 2),
+            "nmse": _error(kept, delta),
+        }
+    return found
+
+
+def _error(decoded: NDArray[np.floating], delta: Vector) -> float:
+    error = float(((decoded - delta) ** 2).sum(dtype=float) / (delta**2).sum(dtype=float))
+    return float(f"{error:.4g}")
+
+
 def _speed(work: Callable[[], object], size: int, turns: int) -> float:
     best = float("inf")
     for _ in range(turns):
@@ -307,7 +346,7 @@ def sizes_and_speeds(turns: int) -> dict[str, object]:
 
 def show(results: dict[str, object]) -> None:
     """The rest of the results, and what was met."""
-    for name in ("fused", "downlink", "secure"):
+    for name in ("fused", "downlink", "secure", "shared"):
         print(f"\n{name}: {json.dumps(results[name])}")
     print("\naccuracy after 100 rounds (mean of the last five), paired with the dense runs:")
     for codec, row in accuracy().items():
@@ -331,6 +370,8 @@ def main() -> None:
     turns = 1 if asked.short else asked.turns
     stored: dict[str, object] = json.loads(RESULT.read_text("utf-8")) if asked.merge else {}
     results = stored or measured(turns)
+    if "shared" not in results:  # written before it was measured
+        results["shared"] = shared(turns)
     results["accuracy"] = accuracy()
     results["targets"] = targets(results)
     show(results)
@@ -352,6 +393,7 @@ def measured(turns: int) -> dict[str, object]:
         "fused": fused(turns),
         "downlink": downlink(turns),
         "secure": secure(),
+        "shared": shared(turns),
     }
 
 

@@ -85,6 +85,18 @@ def _rest(results: Mapping[str, object]) -> Iterator[str]:
         f"{secure['bytes']:,.0f} bytes, {secure['ratio']} times smaller."
     )
 
+    yield ""
+    yield from _shared(_rows(results["shared"]))
+
+
+def _shared(rows: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    yield "Linear stages on the trained update: a shared basis beside a shared mask of its size."
+    yield ""
+    yield "| | smaller by | behind masks, 12 bits | NMSE |"
+    yield "|---|---|---|---|"
+    for name, row in rows.items():
+        yield f"| {name} | {row['ratio']} | {row.get('ratio_masked', '')} | {row['nmse']} |"
+
 
 def _table(results: Mapping[str, object], name: str) -> Table:
     section = results[name]
