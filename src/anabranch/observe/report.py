@@ -17,6 +17,7 @@ from anabranch.observe.budgets import HEADER, budget_rows
 from anabranch.observe.compare import are_repeats
 from anabranch.observe.figures import pictures
 from anabranch.observe.intervals import in_words
+from anabranch.observe.measured import how_measured
 from anabranch.observe.reading import RunSource, read_run
 from anabranch.observe.tables import ClientRow, client_rows, mean_row
 from anabranch.observe.view import ReleaseView, RoundView, RunView, overall
@@ -104,6 +105,7 @@ def render_report(view: RunView, repeats: Sequence[RunView] = ()) -> str:
         pictures=pictures(view, repeats),
         clients=_client_table(view, repeats),
         sections=_sections(view),
+        how=how_measured,
     )
 
 
