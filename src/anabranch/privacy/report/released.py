@@ -51,6 +51,8 @@ def _noise(release: Release) -> str:
 def _became(release: Release) -> str:
     if release.settled is None:
         return "not settled, counted"
+    if release.settled.charge is not None and release.reserved.site and not release.settled.output:
+        return "asked of the site, counted"
     return "released" if release.settled.charge is not None else "given back, nothing computed"
 
 
