@@ -31,7 +31,7 @@ from anabranch.runtimes.http import (
 from anabranch.runtimes.http.client.line import Line
 from anabranch.runtimes.http.client.options import Credentials
 from anabranch.runtimes.http.messages import Acceptance, Contact, Hello, Summons, TaskOffer
-from anabranch.runtimes.http.server.muster import Muster
+from anabranch.runtimes.http.server.muster import Muster, Standing
 from anabranch.runtimes.http.statements import Checker, Signer
 from anabranch.runtimes.http.versions import (
     AMENDMENTS,
@@ -264,6 +264,18 @@ def test_a_client_of_the_first_version_is_not_asked_and_not_waited_for(tmp_path:
     plain.speaks("a", FIRST)
     assert plain.why_not("a") == ""
     assert plain.summons("a") is None
+    assert plain.standings(("a", "b")) == (
+        Standing("a", answered=True, willing=True),
+        Standing("b", answered=False, willing=False),
+    )
+    plain.speaks("b", SPOKEN.newest)
+    assert plain.summons("b") is not None
+    assert plain.why_not("b") == ""  # judges the contract with its first task
+    no = Acceptance(contract="ab" * 32, accepted=False, code="AB-744", reason="nobody approved")
+    plain.answered("b", no)
+    assert plain.why_not("b") == "AB-744 nobody approved"
+    plain.answered("b", no.replace(accepted=True, code="", reason=""))
+    assert plain.why_not("b") == ""
     encoded = Muster("r", "ab" * 32, needs=ENCODED)
     encoded.speaks("a", AMENDMENTS)
     assert "needs 1.2" in encoded.why_not("a")

@@ -15,6 +15,7 @@ from anabranch.client.log import read_log
 from anabranch.client.policy import ClientPolicy, ContractRules, WorkRules
 from anabranch.client.vault import FileKey, open_vault
 from anabranch.coordinator.store import Store
+from anabranch.coordinator.store.ledger import PopulationLedger
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.client.operator import Operator
 from anabranch.runtimes.http.status import RunStatus
@@ -60,6 +61,10 @@ def test_more_rounds_give_the_model_that_was_planned_with_them(fleet: ServedFlee
     fleet.start_daemon()
     status = fleet.ended(ended)
     assert (status.state, status.round, status.rounds) == ("complete", 9, 9)
+    everybody = dict.fromkeys(NAMES, "merged")
+    assert {n: fates(fleet, ended, n) for n in range(1, 10)} == dict.fromkeys(
+        range(1, 10), everybody
+    )
     assert model(fleet.store, ended) == model(fleet.folder / "simulated", wanted.id)
     with Store.open(fleet.store) as store:
         events = [event for event in store.events(ended) if event.kind == "amended"]
@@ -145,6 +150,7 @@ def test_what_no_amendment_may_change_is_refused_and_the_run_goes_on(fleet: Serv
     fleet.until(lambda s: s.runs[0].round >= at + 1)
 
 
+@pytest.mark.slow
 def test_a_site_joins_a_run_and_tells_its_size(fleet: ServedFleet) -> None:
     """The others keep their preprocessing; the new one is asked from the next round on."""
     (fleet.sites / "fifth.csv").write_text((fleet.sites / "west.csv").read_text())
@@ -166,3 +172,48 @@ def test_a_site_joins_a_run_and_tells_its_size(fleet: ServedFleet) -> None:
     fleet.start_daemon()
     fleet.until(lambda s: any(r.round >= at + 4 for r in s.runs))
     assert fates(fleet, run, at + 4) == dict.fromkeys((*NAMES, "fifth"), "merged")
+
+
+PRIVATE = """
+[aggregation]
+weighting = {{ kind = "uniform" }}
+[evaluation]
+on = "nowhere"
+[privacy]
+epsilon = {epsilon}
+delta = 1e-2
+population = "sites"
+population_epsilon = 500.0
+unit = "site"
+open_statistics = "synthetic rows of a test"
+[privacy.mechanism]
+kind = "gaussian"
+clip = {{ kind = "fixed", norm = 1.0 }}
+"""
+
+
+def private(fleet: ServedFleet, rounds: int, epsilon: float) -> str:
+    return text(fleet, rounds, "fedavg") + PRIVATE.format(epsilon=epsilon)
+
+
+@pytest.mark.slow
+def test_a_larger_budget_goes_through_the_ledger(fleet: ServedFleet) -> None:
+    """What is left of the run's epsilon, and of the population's, bounds an amendment."""
+    fleet.start_daemon()
+    fleet.start_clients()
+    run = fleet.submit(private(fleet, 3, 300.0))
+    assert fleet.ended(run).state == "complete"
+    with pytest.raises(AnabranchError, match=r"AB-798.*holds 0 more round"):
+        amend(fleet, run, private(fleet, 6, 300.0))
+    amend(fleet, run, private(fleet, 4, 400.0))
+    status = fleet.ended(run)
+    assert (status.state, status.round) == ("complete", 4), status.reason
+    assert fleet.ended(fleet.submit(private(fleet, 1, 60.0))).state == "complete"
+    with pytest.raises(AnabranchError, match="AB-916"):
+        amend(fleet, run, private(fleet, 8, 490.0))
+    with PopulationLedger.existing(fleet.store / "ledgers", "sites") as ledger:
+        balance = ledger.balance()
+        assert [held.reserved.round for held in balance.runs[run].releases.values()] == [
+            1, 2, 3, 4
+        ]  # fmt: skip
+        assert 300.0 < balance.epsilon() <= 500.0 * (1 + 1e-6)

@@ -79,7 +79,12 @@ def amendment_in_force(store: Store, run_id: str) -> Amendment | None:
 
 
 def muster_of(
-    plan: Plan, run_id: str, contract: str, amendment: Amendment | None, folder: Path
+    plan: Plan,
+    run_id: str,
+    contract: str,
+    amendment: Amendment | None,
+    folder: Path,
+    clients: int,
 ) -> Muster:
     """Who may be given work of a run under the contract in force.
 
@@ -89,6 +94,7 @@ def muster_of(
         contract: digest.
         amendment: what the contract says that it replaces; None asks nobody to accept it first.
         folder: where it is kept who accepted.
+        clients: of the run.
     """
     hidden = plan.secure_aggregation is not None and plan.rounds.asynchronous is not None
     single = any(budget.network for budget in plan.updates.budgets)
@@ -98,6 +104,8 @@ def muster_of(
         contract,
         needs=ENCODED if encoded else FIRST,
         amended=amendment is not None,
+        least=min(plan.rounds.needed(clients), clients),
+        continuous=plan.rounds.asynchronous is not None,
         book=folder / "accepted",
         software=metadata.version("anabranch"),
     )
@@ -274,7 +282,7 @@ def _require_rounds(
         low, high = (middle, high) if holds(middle) else (low, middle)
     raise AnabranchError(
         "AB-798",
-        f"the run's budget holds {low} more rounds at the noise of the amended plan, and the "
+        f"the run's budget holds {low} more round(s) at the noise of the amended plan, and the "
         f"amendment asks for {left}: the rounds that are done were paid for with less noise.",
         fix="amend to fewer rounds, or raise privacy.epsilon with them.",
         kept="The run goes on as it was.",

@@ -35,6 +35,7 @@ __all__ = ["ServedRun"]
 _OF_THE_DISK: Final = frozenset({"AB-602", "AB-603", "AB-613", "AB-614"})
 _DISK_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.5
+_NEAR_SECONDS: Final = 5.0
 _WAITS: Final = "waiting"
 """For the coordinator's own disk; `status` says the same of a run that waits for clients."""
 
@@ -148,7 +149,9 @@ class ServedRun:
             amendment = amendment_in_force(store, self.id)
             document = amended_contract(self.plan, amendment)
             contract = shelf.put([canonical_json(document).encode()])
-            self._muster = muster_of(self.plan, self.id, contract.digest, amendment, self.folder)
+            self._muster = muster_of(
+                self.plan, self.id, contract.digest, amendment, self.folder, len(self.names)
+            )
             facts = RunFacts(self.id, self.names, contract.digest, muster=self._muster)
             self._runtime = runtime = HttpRuntime(
                 self.names, Sections(()), server=self.server, facts=facts
@@ -158,7 +161,7 @@ class ServedRun:
                 last = max((stored.round for stored in store.rounds(self.id)), default=-1)
                 runtime.recover(last)
                 self._round = max(last, 0)
-                self._assemble(self._muster)
+                self._assemble(self._muster, begun=last > 0)
                 prepared = self._prepared(runtime, begun=last >= 0)
                 run = conduct(
                     prepared, store, self.id, self._heard, self._stop.is_set, self._remote
@@ -181,37 +184,44 @@ class ServedRun:
                 if self._state in ("complete", "failed"):
                     self.server.counter.spool.end(self.id)
 
-    def _assemble(self, muster: Muster) -> None:
-        """After an amendment: wait until every site that is there has said what it thinks of it.
+    def _assemble(self, muster: Muster, *, begun: bool) -> None:
+        """Before the first round, and after an amendment: ask sites whether they take part.
 
-        Sites that say no, or are away for longer than a client may be, are not waited for. Fewer
-        than make a round are waited for without end, for nothing could be learnt without them.
+        Every site that is there is waited for; after an amendment also those that are away, as long
+        as a client may be. While so many say no that the others make no round, it waits without
+        end: somebody at a site has to agree first.
         """
-        if not muster.amended:
+        if begun and not muster.amended:
             return
-        began, needed = time.monotonic(), self.plan.rounds.needed(len(self.names))
+        needed, limits = self.plan.rounds.needed(len(self.names)), self.server.limits
+        began, barred = time.monotonic(), self.server.counter.door.barred
         try:
-            while True:
-                if self._stop.is_set():
-                    raise PreparationStopped
-                late = time.monotonic() - began > self.server.limits.absent_seconds
-                barred = self.server.counter.door.barred
+            while not self._stop.is_set():
+                seen, near = self.server.seen(), limits.poll_seconds + _NEAR_SECONDS
+                early = time.monotonic() - began < limits.absent_seconds
                 standings = muster.standings(self.names)
-                silent = [s.client for s in standings if not (s.answered or barred(s.client))]
-                willing = sum(1 for s in standings if not s.reason)
-                if willing >= needed and (late or not silent):
+                silent = [
+                    s.client
+                    for s in standings
+                    if not s.answered
+                    and not barred(s.client)
+                    and (muster.amended or seen.get(s.client, near) < near)
+                ]
+                willing = sum(s.willing for s in standings)
+                hopeful = willing if muster.amended else sum(not s.reason for s in standings)
+                if hopeful >= needed and not (silent and early):
                     return
-                self._mustering = _gathers(silent, willing, needed)
+                self._mustering = _gathers(silent, willing, len(self.names), needed)
                 muster.wait(_LOOK_SECONDS)
         finally:
             self._mustering = ""
+        raise PreparationStopped
 
     def _prepared(self, runtime: HttpRuntime, *, begun: bool) -> Prepared:
         preparation = Preparation(
             self.plan, self.id, self.names, self.folder, self.patience, self._stop.is_set
         )
         preparation.begun, preparation.faults = begun, self.faults
-        preparation.store = self.store
         preparation.store = self.store
         return preparation.prepared(runtime)
 
@@ -317,11 +327,10 @@ class ServedRun:
         )
 
 
-def _gathers(silent: list[str], willing: int, needed: int) -> str:
+def _gathers(silent: list[str], willing: int, sites: int, needed: int) -> str:
     shown = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
-    if not silent:
-        return f"the amended contract is accepted by {willing} sites, and {needed} make a round"
-    return f"asks sites to accept the amended contract: waits for {shown}"
+    asked = f"{willing} of {sites} sites have accepted the contract, and a round needs {needed}"
+    return f"{asked}; asks {shown}" if silent else asked
 
 
 def _waits_for(parts: tuple[OpenPart, ...]) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anabranch.client.measuring import DeviceMeter
     from anabranch.client.vault import VaultKey
     from anabranch.runtimes.http import JoinOptions, Route
-    from anabranch.runtimes.http.messages import TaskOffer
+    from anabranch.runtimes.http.messages import Acceptance, Summons, TaskOffer
 
 __all__ = ["Joining", "join_fleet", "opened_home", "vault_key"]
 
@@ -95,6 +95,7 @@ def join_fleet(asked: Joining, usage: Callable[[str], Exception]) -> None:
             patience=float("inf") if asked.patience is None else asked.patience,
             on_task=_told,
             on_trouble=_trouble,
+            on_summons=lambda summons, told: _summoned(asked.home, summons, told),
             running=running,
             meter=_meter(asked.report_device, asked.device, asked.network),
         )
@@ -164,6 +165,18 @@ def _enrolled(home: ClientHome, token: str, name: str, options: JoinOptions, rou
 def _approved(home: ClientHome, digests: tuple[str, ...]) -> None:
     for digest in digests:
         say(f"Approved contract {home.contracts.approve(digest)}.")
+
+
+def _summoned(home: Path, summons: Summons, told: Acceptance) -> None:
+    """A contract was accepted by the site's rules, or waits for somebody here, or is declined."""
+    what = f"run {summons.run}: its contract {summons.contract[:16]}"
+    if told.accepted:
+        sys.stderr.write(f"{what} is accepted\n")
+    else:
+        sys.stderr.write(f"{what} is not accepted: {told.code} {told.reason}\n")
+        if told.code == "AB-744":
+            sys.stderr.write(f"  to agree: anabranch approve {home} {summons.contract[:16]}\n")
+    sys.stderr.flush()
 
 
 def _told(offer: TaskOffer) -> None:

@@ -94,6 +94,7 @@ class MemberPlaces:
     differences: bool = True
     _runs: dict[str, _Joined] = field(default_factory=dict)
     _read: tuple[int, ...] = ()
+    _retired: dict[str, ClientMemory] = field(default_factory=dict)
     _contracts: dict[str, tuple[str, Mapping[str, object]]] = field(default_factory=dict)
 
     def place(self, offer: TaskOffer, line: Line) -> Place:
@@ -125,7 +126,7 @@ class MemberPlaces:
             for run in self._runs.values()
             if run.memory is not None
         }
-        return {**self._dormant, **at_hand}
+        return {**self._dormant, **self._retired, **at_hand}
 
     @cached_property
     def _dormant(self) -> Mapping[str, ClientMemory]:
@@ -185,11 +186,14 @@ class MemberPlaces:
         self._considered(contract, offer.contract, offer.run).require()
         plan = plan_of_contract(contract, offer.contract, str(self.data or "."))
         plan = plan.replace(runtime=plan.runtime.replace(engine=self.engine))
+        memory: ClientMemory | None = None
         for older in [key for key in self._runs if key.startswith(f"{offer.run}/")]:
-            del self._runs[older]  # the run was amended: one workplace has its memory
+            memory = self._runs.pop(older).memory  # amended: fates may come before its next task
         while len(self._runs) >= _RUNS:
-            del self._runs[next(iter(self._runs))]
-        run = self._runs[f"{offer.run}/{offer.contract}"] = _Joined(plan)
+            gone = self._runs.pop(next(iter(self._runs)))
+            if gone.memory is not None:  # its fates may still come
+                self._retired[gone.memory.directory.name] = gone.memory
+        run = self._runs[f"{offer.run}/{offer.contract}"] = _Joined(plan, memory)
         return run
 
     def _read_contract(self, line: Line, digest: str) -> dict[str, object]:

@@ -1,8 +1,10 @@
-"""Who may be given work of a run: who speaks a new enough version, and accepts what was amended.
+"""Who may be given work of a run: who speaks a new enough version, and accepts its contract.
 
-A run that was never amended asks nobody: its contract is judged by a client with its first task. An
-amended contract is put to each client by itself (a *summons*), and until the client says yes it is
-given no work under it. What clients said is durable, so that a restart does not ask anew.
+A contract is put to each client by itself (a *summons*). Who says no is given no work, and is asked
+again later: somebody there may have agreed in the meantime. Who has not answered is given work of
+a run that was never amended, for a client judges a contract with its first task, too; under an
+amended contract it is given none. A yes to an amended contract is durable, so that a restart does
+not ask anew.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from anabranch.disk import explained
 from anabranch.runtimes.http.messages import Acceptance, Summons
@@ -32,11 +37,13 @@ class Standing:
     Attributes:
         client: its name.
         answered: whether it said anything about it, or cannot.
+        willing: whether it said yes; or is here and speaks a version that is not asked.
         reason: why it is given no work; empty when it is.
     """
 
     client: str
     answered: bool
+    willing: bool
     reason: str = ""
 
 
@@ -48,7 +55,9 @@ class Muster:
         run: its id.
         contract: digest of the contract.
         needs: version of the protocol that the run's tasks need.
-        amended: whether clients are asked to accept the contract first.
+        amended: whether the contract takes the place of another one.
+        least: clients that make a round: while fewer than these would take part, nobody is asked.
+        continuous: whether clients are asked one after the other, without rounds of all.
         book: file in which acceptances are durable; None keeps them in memory.
         software: version of the coordinator's software, for messages.
         clock: monotonic seconds.
@@ -58,6 +67,8 @@ class Muster:
     contract: str
     needs: Version = FIRST
     amended: bool = False
+    least: int = 0
+    continuous: bool = False
     book: Path | None = None
     software: str = ""
     clock: Callable[[], float] = time.monotonic
@@ -68,7 +79,7 @@ class Muster:
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
-        self._least = max(self.needs, AMENDMENTS) if self.amended else self.needs
+        self._speak = max(self.needs, AMENDMENTS) if self.amended else self.needs
         if self.amended and self.book is not None and self.book.exists():
             with explained(self.book, "reading who accepted the contract"):
                 lines = self.book.read_text("utf-8").splitlines()
@@ -89,22 +100,36 @@ class Muster:
 
     def _reason(self, name: str) -> str:
         version = self._versions.get(name)
-        if version is not None and version < self._least:
+        if version is not None and version < self._speak:
             return (
-                f"AB-751 it speaks protocol {version}, and this run needs {self._least}: install "
+                f"AB-751 it speaks protocol {version}, and this run needs {self._speak}: install "
                 f"anabranch {self.software} there"
             )
-        if not self.amended or name in self._accepted:
+        why = self._declined.get(name, "it has not answered yet" if self.amended else "")
+        if name in self._accepted or not why:
             return ""
-        why = self._declined.get(name, "it has not answered yet")
-        return f"it has not accepted the amended contract {self.contract[:16]}: {why}"
+        amended = f"it has not accepted the amended contract {self.contract[:16]}: "
+        return f"{amended if self.amended else ''}{why}"
+
+    def available(self, names: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Which of these clients may be chosen now; None where all may.
+
+        A client that says no is chosen for a round of all, and its outcome says that it declined.
+        It is not where tasks would be given out again at once. Nobody is chosen while too few would
+        take part to make a round: it would fail, and people only have not agreed yet.
+        """
+        with self._changed:
+            out = np.array([bool(self._reason(name)) for name in names], np.bool_)
+        if len(out) - int(out.sum()) < self.least:
+            return np.zeros(len(out), np.bool_)
+        return ~out if self.continuous and out.any() else None
 
     def summons(self, name: str) -> Summons | None:
         """What to ask a client now; not again right after it was asked."""
         now = self.clock()
         with self._changed:
             able = self._versions.get(name, FIRST) >= AMENDMENTS
-            if not self.amended or name in self._accepted or not able:
+            if name in self._accepted or not able:
                 return None
             if now - self._asked.get(name, -_AGAIN_SECONDS) < _AGAIN_SECONDS:
                 return None
@@ -131,7 +156,7 @@ class Muster:
         return True
 
     def _keep(self, name: str) -> None:
-        if self.book is None:
+        if self.book is None or not self.amended:
             return
         doing = "writing who accepted the contract"
         with explained(self.book, doing), self.book.open("a", encoding="utf-8") as file:
@@ -145,10 +170,11 @@ class Muster:
             return tuple(self._standing(name) for name in names)
 
     def _standing(self, name: str) -> Standing:
-        version = self._versions.get(name)
-        old = version is not None and version < self._least
+        version, reason = self._versions.get(name), self._reason(name)
+        old = version is not None and version < AMENDMENTS
         heard = name in self._accepted or name in self._declined
-        return Standing(name, old or heard or not self.amended, self._reason(name))
+        willing = not reason and (old or name in self._accepted)
+        return Standing(name, bool(old or heard or reason), willing, reason)
 
     def wait(self, seconds: float) -> None:
         """Until a client says something, or the time is over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -114,8 +115,10 @@ class HttpRuntime:
         return self._reports.traced(event, self.now()) if isinstance(event, Outcome) else event
 
     def view(self, now: float) -> FleetView:
-        """What clients reported of their devices."""
-        return self._reports.view(now)
+        """What clients reported of their devices, and who takes part."""
+        view, muster = self._reports.view(now), self.desk.facts.muster
+        able = muster.available(self.desk.facts.names) if muster is not None else None
+        return view if able is None else replace(view, available=view.available & able)
 
     def abandon(self, task: str | None = None) -> Sequence[Outcome]:
         self._reports.closed(task)
