@@ -25,13 +25,11 @@ LADDER: dict[str, dict[str, object]] = {
         "updates.stages": [{"kind": "ecq"}],
         "updates.downlink": {"kind": "delta"},
     },
-    "+ work that fits the deadline": {
-        "admission.by_time": True,
-        "admission.adapt": True,
-        "admission.time_quantile": 0.9,  # chosen on seeds 100 and 101
-    },
+    "+ work that fits the deadline": {"admission.by_time": True, "admission.adapt": True},
     "+ checkpoints, resumable transfers": {"devices.behaviour.resumable": True},
     "+ late window of one round": {"rounds.late_window": 1},
+    # Three of four tasks keep to their time above, nine of ten here; chosen on seeds 100 and 101.
+    "+ a wider margin (90 % quantile)": {"admission.time_quantile": 0.9},
 }
 
 

@@ -1,11 +1,11 @@
-"""A network whose feature layers are public and never change: a million parameters, none learnt here.
+"""A network whose feature layers are public and never change: a million parameters.
 
-    python examples/global-south/backbone.py        # makes backbone.safetensors, once; half a minute
+    python examples/global-south/backbone.py    # makes backbone.safetensors, once
 
-The two convolutions are random. The dense layer holds the 320 largest principal components of what
-they give for 10,000 pictures that belong to no client (the option ``public`` of the data source),
-scaled so that small ones count like large ones. Labels are not looked at, and nothing is known of
-any client: it stands for a network that somebody has published.
+The two convolutions are random. The dense layer holds the 320 largest principal components of
+what they give for 10,000 pictures that belong to no client (the option ``public`` of the data
+source), scaled so that small ones count like large ones. Labels are not looked at, and nothing is
+known of any client: it stands for a network that somebody has published.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def _make(layers: nn.ModuleDict) -> None:
             layer.bias.zero_()
         first = layers["conv1"].weight  # filters without a mean see edges, not brightness
         first -= first.mean((1, 2, 3), keepdim=True)
-        seen = torch.cat([_convolved(layers, part) for part in x.split(250)]).double()
+        seen = torch.cat(
+            [_convolved(layers, part) for part in (x[i : i + 250] for i in range(0, len(x), 250))]
+        ).double()
         mean = seen.mean(0)
         values, vectors = torch.linalg.eigh(torch.cov(seen.T))
         values, vectors = values.flip(0), vectors.flip(1)[:, :FEATURES]

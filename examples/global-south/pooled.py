@@ -4,7 +4,8 @@
 
 Pooled means that one machine holds all training pictures. It trains what the plan trains (the head
 alone where the rest is frozen) by SGD with a cosine schedule, and is measured on the 10,000 test
-pictures after the last epoch. ``pooled.json`` keeps accuracy and target; the plans carry the target.
+pictures after the last epoch. ``pooled.json`` keeps accuracy and target; the plans carry the
+target.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def pictures(plan: Plan) -> tuple[Pictures, Pictures]:
 
 def _ahead(layers: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return torch.cat([layers(part) for part in x.split(500)])
+        return torch.cat([layers(x[i : i + 500]) for i in range(0, len(x), 500)])
 
 
 def accuracy(plan: Plan, seed: int) -> float:
@@ -69,9 +70,11 @@ def accuracy(plan: Plan, seed: int) -> float:
     optimizer = torch.optim.SGD(trained.parameters(), RATE / (10 if plan.model.freeze else 1))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for epoch in range(EPOCHS):
-        for batch in torch.randperm(len(x)).split(BATCH):
+        order = torch.randperm(len(x))
+        for batch in (order[i : i + BATCH] for i in range(0, len(x), BATCH)):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(trained(x[batch]), y[batch]).backward()
+            loss = nn.functional.cross_entropy(trained(x[batch]), y[batch])
+            loss.backward()  # type: ignore[no-untyped-call]  # torch says no types here
             optimizer.step()
             schedule.step()
         print(f"{plan.name}, seed {seed}: epoch {epoch + 1} of {EPOCHS}", flush=True)

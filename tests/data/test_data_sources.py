@@ -114,6 +114,18 @@ def test_fashion_mnist() -> None:
     assert np.bincount(pool.holdout.y).tolist() == [1000] * 10
 
 
+@pytest.mark.skipif(not FASHION.is_dir(), reason="dataset-fashion-mnist is not installed")
+def test_public_pictures_are_the_last_ones_and_belong_to_no_client() -> None:
+    everything = open_source("fashion-mnist", {}).load(0)
+    pool = open_source("fashion-mnist", {"public": 10_000}).load(0)
+    assert len(pool.y) == 50_000
+    assert (np.asarray(pool.y) == np.asarray(everything.y)[:50_000]).all()
+    assert pool.holdout is not None
+    assert len(pool.holdout) == 10_000
+    with pytest.raises(AnabranchError):
+        open_source("fashion-mnist", {"public": 60_000})
+
+
 def test_fashion_mnist_names_the_package_when_it_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(AnabranchError, match=r"AB-207.*apt-get install dataset-fashion-mnist"):
         open_source("fashion-mnist", {"folder": str(tmp_path)}).load(0)
