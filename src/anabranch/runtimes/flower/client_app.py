@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from anabranch.client.answers import Answers
 from anabranch.errors import AnabranchError
 from anabranch.learners.threads import one_thread
 from anabranch.runtimes.flower.parcels import Answer, Parcel
@@ -117,8 +118,10 @@ def _hear(parcel: Parcel, folder: Path) -> None:
     if not folder.is_dir():
         return
     memory = ClientMemory(folder, 1)  # hearing a fate renames files; it reads none
+    answers = Answers(folder)
     for fate in parcel.fates:
         memory.hear(fate.task, fate.fate)
+        answers.settled(fate.task)
 
 
 client = ClientApp()
