@@ -12,6 +12,7 @@ from test_codec_runs import bytes_up, codes, federation, finished, plan
 
 import anabranch as ab
 from anabranch.aggregation.fold import Accumulator, FoldPlan
+from anabranch.data.split import hold_out
 from anabranch.errors import AnabranchError
 from anabranch.plan.algebra import judge
 from anabranch.plan.budget import least_bytes
@@ -134,6 +135,49 @@ def test_under_secure_aggregation_the_part_is_what_is_masked(tmp_path: Path) -> 
     sizes = [bytes_up(tmp_path / f"masked-{f}", run) for f, run in masked.items()]
     saved = 3 * 4 * 4 * (401 - 41)  # rounds, clients, bytes of a lane, coordinates left out
     assert sizes[1] - sizes[0] == pytest.approx(saved, abs=200)
+
+
+def wide(features: int) -> ab.Federation:
+    """Two classes at each of four clients, told apart by every feature a little."""
+    rng = np.random.default_rng(3)
+    direction = rng.normal(size=features).astype(np.float32)
+    clients = {}
+    for name in "abcd":
+        y = np.arange(16) % 2
+        x = rng.standard_normal((16, features), np.float32)
+        clients[name] = (x + np.outer(2 * y - 1, direction).astype(np.float32) * 0.02, y)
+    return hold_out(ab.Federation.from_arrays(clients), 0.2, 0)
+
+
+def test_a_masked_run_in_a_small_modulus_sends_a_twenty_third_and_learns(tmp_path: Path) -> None:
+    """The whole protocol in a simulation: keys, shares, masks; bytes of all that clients send."""
+    features, federation_ = 120_000, wide(120_000)
+    common: dict[str, object] = {
+        "aggregation": {"weighting": {"kind": "uniform"}},
+        "local": {"learning_rate": 0.01, "epochs": 2},
+        "rounds": {"count": 2},
+    }
+    lattice = plan(
+        [{"kind": "lattice", "fraction": 0.1, "bits": 12, "clients": 4, "limit": 0.05}],
+        secure_aggregation={"bits": 32, "bound": 1.0, "dropout_share": 0.0},
+        **common,
+    )
+    (refusal,) = judge(lattice).refusals
+    (instead,) = [a for a in refusal.alternatives if "integers behind masks" in a.words]
+    masked = ab.plan.changed(lattice, instead.changes)
+    assert judge(masked).accepted
+    run = ab.run_plan(masked, federation=federation_, store=tmp_path / "masked")
+    assert run.status == "complete"
+    dense = 4 * (features + 1) * 4 * 2  # float32, four clients, two rounds
+    assert dense / bytes_up(tmp_path / "masked", run) > 23
+    clear = ab.run_plan(
+        ab.plan.changed(lattice, {"secure_aggregation": None}),
+        federation=federation_,
+        store=tmp_path / "clear",
+    )
+    # Their steps differ, and both are rounded by themselves; the coordinates are the same.
+    away = np.linalg.norm(run.vector - clear.vector) / np.linalg.norm(clear.vector)
+    assert away < 0.2
 
 
 def test_masked_updates_are_more_than_twenty_three_times_smaller() -> None:

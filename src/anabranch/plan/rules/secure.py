@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from anabranch.plan.privacy import DistributedNoise, LocalDpSgd
 from anabranch.plan.rules.base import Alternative, Rule
 from anabranch.plan.schema import Plan
+from anabranch.updates.lattice import Lattice
 from anabranch.updates.sections import Kind
 from anabranch.updates.stages import DecodesOne, Stage
 from anabranch.updates.total import Finest
 
 __all__ = ["RULES"]
+
+_LEAST_BITS = 12
+"""Of ``secure_aggregation.bits``."""
 
 _IN_THE_CLEAR = Alternative("add up in the clear", {"secure_aggregation": None})
 
@@ -61,6 +65,16 @@ def _subsampled(plan: Plan, single: Sequence[tuple[int, Stage]]) -> tuple[Altern
     left_out = {position for position, _ in single}
     listed = plan.model_dump(mode="json")["updates"]["stages"]
     kept = [stage for position, stage in enumerate(listed) if position not in left_out]
+    lattice = next((stage for _, stage in single if isinstance(stage, Lattice)), None)
+    if lattice is not None:  # the same integers on the same mask, made by the sums themselves
+        part = {"kind": "subsample", "fraction": lattice.fraction, "seed": lattice.seed}
+        changes = {
+            "updates.stages": [*kept, part],
+            "secure_aggregation.bits": max(lattice.bits, _LEAST_BITS),
+            "secure_aggregation.bound": lattice.limit,
+        }
+        words = "send the same part of the coordinates as integers behind masks"
+        return (Alternative(words, changes),)
     words = "send a shared random tenth of the coordinates"
     return (Alternative(words, {"updates.stages": [*kept, {"kind": "subsample"}]}),)
 
