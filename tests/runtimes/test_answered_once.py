@@ -119,10 +119,17 @@ def test_what_is_sent_again_after_a_kill_are_the_same_bytes(
     prepared = deployed(mechanism)
     first = Client(prepared, tmp_path / "kept").answer()
     assert Client(prepared, tmp_path / "kept").answer() == first
-    control = Client(prepared, tmp_path / "control", keeps=False).answer()
-    assert Client(prepared, tmp_path / "control", keeps=False).answer() != control
     with pytest.raises(AnabranchError, match="AB-979"):
         Client(prepared, tmp_path / "kept").answer(value=1.0)
+
+
+@pytest.mark.parametrize("mechanism", [INSIDE, PARTS], ids=["dp-sgd", "parts of clients"])
+def test_control_a_client_that_keeps_no_answers_makes_two_releases(
+    mechanism: dict[str, object], tmp_path: Path
+) -> None:
+    prepared = deployed(mechanism)
+    first = Client(prepared, tmp_path, keeps=False).answer()
+    assert Client(prepared, tmp_path, keeps=False).answer() != first
 
 
 def test_rounding_of_a_client_with_a_curator_draws_nothing_secret(tmp_path: Path) -> None:
