@@ -311,9 +311,9 @@ class ServedFleet:
         assert status is not None
         return next(r for r in status.runs if r.run == run)
 
-    def ended(self, run: str) -> RunStatus:
+    def ended(self, run: str, seconds: float = 180.0) -> RunStatus:
         over = ("complete", "failed", "stopped", "dead")
-        self.until(lambda s: any(r.run == run and r.state in over for r in s.runs))
+        self.until(lambda s: any(r.run == run and r.state in over for r in s.runs), seconds)
         return self.run(run)
 
     def close(self) -> None:

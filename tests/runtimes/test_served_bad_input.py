@@ -36,6 +36,7 @@ def fates_of(fleet: ServedFleet, run: str) -> list[dict[str, str]]:
         return [dict(pairs(stored)) for stored in store.rounds(run) if stored.round]
 
 
+@pytest.mark.slow
 def test_clients_behind_a_forward_proxy_take_part(fleet: ServedFleet) -> None:
     proxy = ConnectProxy()
     try:
@@ -89,6 +90,7 @@ def test_tokens_that_are_wrong_or_too_old_are_refused_at_the_site(
     assert fleet.members() == ["east"]
 
 
+@pytest.mark.slow
 def test_a_site_that_is_suspended_or_loses_its_data_says_why_and_the_run_goes_on(
     fleet: ServedFleet,
 ) -> None:

@@ -73,7 +73,7 @@ def require_the_run_ends_without(fleet: ServedFleet, name: str) -> None:
         assert fates == {other: "merged" for other in NAMES if other != name}
 
 
-@pytest.mark.parametrize("off", [YEAR, -YEAR])
+@pytest.mark.parametrize("off", [YEAR, pytest.param(-YEAR, marks=pytest.mark.slow)])
 def test_a_client_whose_clock_is_a_year_off_does_not_begin(fleet: ServedFleet, off: float) -> None:
     fleet.start_daemon()
     for name in NAMES:

@@ -82,15 +82,16 @@ def simulated_model(fleet: ServedFleet, rounds: int) -> dict[str, bytes]:
     return dict(stored_end(folder, run.id).model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
     [
         "spool.commit.before",
-        pytest.param("round.commit.before", marks=pytest.mark.slow),
-        pytest.param("blob.write.half", marks=pytest.mark.slow),
-        pytest.param("equipment.write.half", marks=pytest.mark.slow),
-        pytest.param("note.commit.before", marks=pytest.mark.slow),
-        pytest.param("status.commit.before", marks=pytest.mark.slow),
+        "round.commit.before",
+        "blob.write.half",
+        "equipment.write.half",
+        "note.commit.before",
+        "status.commit.before",
     ],
 )
 def test_a_full_disk_at_the_coordinator_delays_the_run(fleet: ServedFleet, point: str) -> None:
@@ -162,14 +163,15 @@ def east_merged(fleet: ServedFleet, run: str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
     [
         "memory.write.half",
-        pytest.param("log.write.before", marks=pytest.mark.slow),
-        pytest.param("evidence.write.before", marks=pytest.mark.slow),
-        pytest.param("memory.settle.before", marks=pytest.mark.slow),
-        pytest.param("vault.write.half", marks=pytest.mark.slow),
+        "log.write.before",
+        "evidence.write.before",
+        "memory.settle.before",
+        "vault.write.half",
     ],
 )
 def test_a_full_disk_at_a_client_is_told_there_and_the_run_goes_on(

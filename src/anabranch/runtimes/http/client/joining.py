@@ -300,11 +300,15 @@ def join(
         line.close()
 
 
-def _failure(error: AnabranchError) -> Failure:
-    """What the coordinator is told: of the disk not where its folders are."""
+def told_of(error: AnabranchError) -> str:
+    """What the coordinator is told of an error: of the disk not where its folders are."""
     disk = error.code in OF_THE_DISK
-    detail = "the client's disk is full or fails" if disk else error.message[:2000]
-    return Failure(code=error.code, detail=detail, declined=error.code in DECLINED)
+    return "the client's disk is full or fails" if disk else error.message[:2000]
+
+
+def _failure(error: AnabranchError) -> Failure:
+    declined = error.code in DECLINED
+    return Failure(code=error.code, detail=told_of(error), declined=declined)
 
 
 @dataclass

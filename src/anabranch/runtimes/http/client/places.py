@@ -31,7 +31,13 @@ from anabranch.fleet.roster import SignedRoster
 from anabranch.plan import Plan
 from anabranch.privacy.secure_aggregation.session import ClientSession
 from anabranch.runtimes.http.client.counting import PURPOSES, Counting
-from anabranch.runtimes.http.client.joining import OF_THE_LINE, Place, Workplace, answered_once
+from anabranch.runtimes.http.client.joining import (
+    OF_THE_LINE,
+    Place,
+    Workplace,
+    answered_once,
+    told_of,
+)
 from anabranch.runtimes.http.client.line import Line, parsed
 from anabranch.runtimes.http.client.options import not_the_protocol
 from anabranch.runtimes.http.client.proving import Proving
@@ -225,7 +231,8 @@ class MemberPlaces:
         except AnabranchError as error:
             if error.code in OF_THE_LINE:
                 raise
-            decision, code, reason = Decision(False), error.code, error.message
+            line.options.on_trouble(error)
+            decision, code, reason = Decision(False), error.code, told_of(error)
         return Acceptance(
             contract=digest, accepted=decision.accepted, code=code, reason=reason[:2000]
         )
