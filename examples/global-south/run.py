@@ -4,8 +4,9 @@
     python examples/global-south/run.py private whole --seeds 3
     python examples/global-south/run.py --table       # the table of docs/examples.md
 
-Every run is kept in the store (`anabranch report` draws it); `results.json` keeps its figures. The
-exit code is 3 when a run misses a limit of its plan.
+Every run is kept in a store of its own (`anabranch report --store` draws it): a seed draws other
+people, and the ledger of a store lets the same people's epsilon be spent only once. `results.json`
+keeps the figures. The exit code is 3 when a run misses a limit of its plan.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import argparse
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pooled import FOUND, find_models
 
 import anabranch as ab
 from anabranch.coordinator.store import Store
+from anabranch.coordinator.tally import gini
 from anabranch.observe.reading import read_run
 from anabranch.observe.view import RunView
 from anabranch.plan import changed
@@ -74,7 +78,7 @@ def figures(view: RunView, epsilon: float) -> Figures:
         "largest_download": float(max(task.trace.bytes_down for task in tasks)),
         "participation": len(merged) / len(tasks),
         "completeness": _number(checks.get("min_completeness")),
-        "gini": _number(checks.get("max_gini")),
+        "gini": _gini([task.client for task in merged], view.clients),
         "admitted": _admitted(choices),
         "tasks": float(len(tasks)),
         "largest_share": shares[-1],
@@ -83,6 +87,13 @@ def figures(view: RunView, epsilon: float) -> Figures:
         "virtual_hours": virtual / 3600,
         "met": float(all(check.met for check in view.limits)),
     }
+
+
+def _gini(names: Sequence[str], clients: int) -> float:
+    counts = np.zeros(clients)
+    found = sorted(Counter(names).values())
+    counts[: len(found)] = found
+    return gini(counts)
 
 
 def _number(value: float | None) -> float:
@@ -143,7 +154,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plans", nargs="*", choices=[[], *PLANS], help="private, whole, or both")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--store", type=Path, default=Path("runs"))
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of the stores")
     parser.add_argument("--table", action="store_true", help="print the table and stop")
     given = parser.parse_args()
     results: dict[str, Figures] = {}
@@ -154,9 +166,10 @@ def main() -> int:
         return 0
     find_models()
     names, met = given.plans or PLANS, True
-    for name, seed in ((name, seed) for name in names for seed in range(given.seeds)):
+    seeds = range(given.first, given.first + given.seeds)
+    for name, seed in ((name, seed) for name in names for seed in seeds):
         print(f"{name}, seed {seed}", flush=True)
-        found = one(name, seed, given.store)
+        found = one(name, seed, given.store / f"{name}-{seed}")
         met = met and bool(found["met"])
         if RESULTS.exists():  # another process may have added runs
             results = json.loads(RESULTS.read_text(encoding="utf-8"))
