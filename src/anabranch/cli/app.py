@@ -10,6 +10,7 @@ from anabranch.cli import fleets, flower, kits, offline, plans, privacy, runs, s
 from anabranch.cli.amending import amend
 from anabranch.cli.demo import demo
 from anabranch.cli.devices import device
+from anabranch.cli.explaining import explain
 from anabranch.cli.guard import GuardedGroup
 from anabranch.cli.init import init
 from anabranch.cli.joining import join
@@ -28,7 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Federated learning: one plan, simulated or deployed.",
-    epilog="Every command takes --debug: show the traceback of an error.",
+    epilog="Every command takes --debug: show the traceback of an error. What an error code means: "
+    "anabranch explain CODE.",
 )
 
 
@@ -81,4 +83,5 @@ app.command("audit")(kits.audit)
 app.command("withdraw")(sites.withdraw)
 app.add_typer(flower.app, name="flower")
 app.command("device")(device)
+app.command("explain")(explain)
 app.command("init")(init)
