@@ -23,33 +23,40 @@ __all__ = ["drain", "serve", "stop", "submit"]
 
 _PASSPHRASE = "ANABRANCH_PASSPHRASE"
 
+FirstPlan = Annotated[
+    Path | None, typer.Argument(help="Submit this plan at once.", metavar="[PLAN]")
+]
+FleetFolder = Annotated[
+    Path | None,
+    typer.Option("--fleet", metavar="DIR", help="Folder of the fleet (anabranch roster init)."),
+]
+Host = Annotated[
+    str, typer.Option("--host", help="Address to listen on; beyond loopback needs TLS.")
+]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any.")]
+Certificate = Annotated[
+    Path | None, typer.Option("--tls-cert", metavar="FILE", help="Certificate chain (PEM).")
+]
+CertificateKey = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key (PEM).")
+]
+ClientNames = Annotated[
+    str, typer.Option("--clients", help="Names a,b,c, without a fleet (loopback only).")
+]
+Once = Annotated[bool, typer.Option("--once", help="End when the plan's run has ended.")]
+
 
 def serve(
-    plan: Annotated[
-        Path | None, typer.Argument(help="Submit this plan at once.", metavar="[PLAN]")
-    ] = None,
+    plan: FirstPlan = None,
     changes: Changes = None,
     store: StoreFolder = None,
-    fleet: Annotated[
-        Path | None,
-        typer.Option("--fleet", metavar="DIR", help="Folder of the fleet (anabranch roster init)."),
-    ] = None,
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; beyond loopback needs TLS.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any.")] = 8443,
-    certificate: Annotated[
-        Path | None, typer.Option("--tls-cert", metavar="FILE", help="Certificate chain (PEM).")
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key (PEM).")
-    ] = None,
-    clients: Annotated[
-        str, typer.Option("--clients", help="Names a,b,c, without a fleet (loopback only).")
-    ] = "",
-    once: Annotated[
-        bool, typer.Option("--once", help="End when the plan's run has ended.")
-    ] = False,
+    fleet: FleetFolder = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8443,
+    certificate: Certificate = None,
+    key: CertificateKey = None,
+    clients: ClientNames = "",
+    once: Once = False,
 ) -> None:
     """Serve the clients of one fleet and run the plans that are submitted.
 
