@@ -14,6 +14,7 @@ __all__ = ["releases_item", "rounds_item", "sampling_item"]
 
 
 def rounds_item(run: RunBalance, facts: RunFacts) -> Item:
+    """Every release of the model, with the noise that was really there."""
     recorded = {r.round: r for r in facts.rounds}
     rows = []
     for release in run.releases.values():
@@ -57,6 +58,7 @@ def _became(release: Release) -> str:
 
 
 def sampling_item(run: RunBalance, facts: RunFacts) -> Item:
+    """What is claimed of the selection, and what shows that it was so."""
     if facts.mechanism == "dp-sgd":
         return _sampling_inside(run, facts)
     asked = [r.asked for r in facts.rounds if r.asked]
@@ -110,6 +112,7 @@ def _sampling_inside(run: RunBalance, facts: RunFacts) -> Item:
 
 
 def releases_item(run: RunBalance) -> Item:
+    """All releases: how many of each purpose, and those beside the model one by one."""
     counts: dict[tuple[str, str], int] = {}
     for release in run.releases.values():
         key = (release.reserved.purpose, _became(release))
