@@ -55,7 +55,7 @@ class DeviceMessage(Value):
     def of(report: DeviceReport) -> DeviceMessage:
         """The message of a report."""
         amounts = {
-            message: round(value * units)
+            message: max(round(value * units), 1 if value > 0 else 0)
             for name, message, units in _FIELDS
             if (value := getattr(report, name)) is not None
         }
