@@ -292,3 +292,10 @@ def test_sizes_are_known_before_frames_are_made() -> None:
     for version in (3, 4):
         assert len(frames[version]) <= sizes[version] <= len(state.whole)
     assert set(state.sizes(versions, differences=False).tolist()) == {len(state.whole)}
+
+
+def test_a_fleet_that_grows_holds_the_origin() -> None:
+    state = DeltaDownlink().start(2).received([1], 7)
+    grown = state.for_clients(4)
+    assert grown.held.tolist() == [0, 7, 0, 0]
+    assert grown.for_clients(3).held.tolist() == [0, 7, 0, 0]

@@ -105,4 +105,5 @@ class Downstream:
         }
         if not own:
             return downlink.start(self.clients)
-        return DownlinkState.from_arrays(own, {name: len(v) for name, v in vectors.items()})
+        lengths = {name: len(v) for name, v in vectors.items()}
+        return DownlinkState.from_arrays(own, lengths).for_clients(self.clients)

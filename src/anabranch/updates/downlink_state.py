@@ -59,6 +59,11 @@ class DownlinkState:
     whole: bytes = b""
     steps: tuple[bytes, ...] = ()
 
+    def for_clients(self, clients: int) -> DownlinkState:
+        """The same state for a fleet that has grown; new clients hold the origin."""
+        new = max(0, clients - len(self.held))
+        return replace(self, held=np.concatenate([self.held, np.zeros(new, np.int64)]))
+
     def received(self, clients: Iterable[int], version: int) -> DownlinkState:
         """The state once these clients are known to hold ``version``."""
         held, listed = self.held.copy(), list(clients)
