@@ -81,7 +81,7 @@ def vectors_digest(vectors: Broadcast) -> str:
     """SHA-256 of decoded vectors, by name: name, length and float32 bytes, little endian.
 
     >>> vectors_digest({"model": np.zeros(2, np.float32)})[:8]
-    'e56ac0fa'
+    '6f19a21b'
     """
     digest = hashlib.sha256(b"anabranch broadcast 1\n")
     for name in sorted(vectors):
