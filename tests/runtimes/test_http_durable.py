@@ -304,3 +304,35 @@ def test_bytes_that_a_full_disk_did_not_take_are_sent_again(tmp_path: Path) -> N
     assert isinstance(payload, Payload)
     assert bytes(payload.content) == content
     server.close()
+
+
+def test_a_fate_that_becomes_true_while_a_client_asks_is_not_too_late(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit falls between two looks: at the spool, and at what is held in memory."""
+    runtime, content = start(), answer()
+    states = runtime.two_phase()
+    runtime.submit(work((0,)))
+    assert line(runtime).contact([]).task is not None
+    upload(line(runtime), TASK, (content,))
+    runtime.poll(0.0)
+    runtime.settle(TASK, {0: Fate.MERGED})
+    states.sync()
+    spool = runtime.server.counter.spool
+    look = spool.fate
+
+    def slowly(task: str, client: str) -> Fate | None:
+        found = look(task, client)
+        monkeypatch.setattr(spool, "fate", look)
+        states.committed()
+        return found
+
+    monkeypatch.setattr(spool, "fate", slowly)
+    told = runtime.desk.fate(TASK, "a")
+    assert told is None or told.fate is Fate.MERGED
+    assert runtime.desk.fate(TASK, "a") is not None
+    line(runtime).contact([TASK])  # heard: only the spool knows it now
+    spool.flush()
+    again = runtime.desk.fate(TASK, "a")
+    assert again is not None
+    assert again.fate is Fate.MERGED

@@ -244,8 +244,14 @@ class Desk:
             return TaskFate(task=task, fate=known)
         with self._changed:
             tray = self._tray
+            told = self._fates.told(name, task)
             open_ = self._fates.holds(task) or task in tray.pieces or task in tray.unsettled
-            return None if open_ or not self._going else TaskFate(task=task, fate=Fate.TOO_LATE)
+            certain = self._going and not open_
+        # The round may have become durable since the spool was asked: of a task whose fate is on
+        # its way to the disk nobody may say that it was too late.
+        if told is None and certain and not self._spool.knows(task, name):
+            return TaskFate(task=task, fate=Fate.TOO_LATE)
+        return told
 
     def fetched(self, digest: str, name: str) -> None:
         """A client of this run asked for a download."""

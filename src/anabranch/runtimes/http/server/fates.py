@@ -75,6 +75,10 @@ class Fates:
         """What a client is to be told now."""
         return list(self._told.get(name, {}).values())
 
+    def told(self, name: str, task: str) -> TaskFate | None:
+        """What a client is to be told of one task; None when there is nothing, or it was heard."""
+        return self._told.get(name, {}).get(task)
+
     def holds(self, task: str) -> bool:
         """Whether the fate of a task is known, but not yet durable."""
         return any(held.task == task for _, held in self._held)

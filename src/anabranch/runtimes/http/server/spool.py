@@ -197,6 +197,12 @@ class Spool:
             row = self._reader.execute(asked, (task, client)).fetchone()
         return Fate(row[0]) if row else None
 
+    def knows(self, task: str, client: str) -> bool:
+        """Whether there is a fate of a task, whether or not it may be told yet."""
+        asked = "SELECT 1 FROM fates WHERE task = ? AND client = ?"
+        with self._reading, self._explained():
+            return self._reader.execute(asked, (task, client)).fetchone() is not None
+
     def hear(self, client: str, tasks: Iterable[str]) -> None:
         """The client confirmed these fates; lost in a crash, they are told again."""
         rows = [(client, task) for task in tasks]
