@@ -260,7 +260,11 @@ class ServedRun:
             self._round, self._seconds = event.round, event.seconds
             self._since = time.monotonic()
         elif isinstance(event, ClientTrouble):
-            self._troubles[event.client] = f"round {event.round}: {event.fate} {event.reason}"
+            before = self._troubles.get(event.client, "").partition(": ")[2]
+            what = f"{event.fate} {event.reason}"
+            self._troubles[event.client] = f"round {event.round}: {what}"
+            if what == before:
+                return  # who declines every round is told of once
         if self._amending and isinstance(event, RunEnded):
             return  # it goes on in a moment
         self.listener(self.id, event)

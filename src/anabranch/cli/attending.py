@@ -95,7 +95,7 @@ def join_fleet(asked: Joining, usage: Callable[[str], Exception]) -> None:
             patience=float("inf") if asked.patience is None else asked.patience,
             on_task=_told,
             on_trouble=_trouble,
-            on_summons=lambda summons, told: _summoned(asked.home, summons, told),
+            on_summons=_summoned(asked.home),
             running=running,
             meter=_meter(asked.report_device, asked.device, asked.network),
         )
@@ -167,16 +167,27 @@ def _approved(home: ClientHome, digests: tuple[str, ...]) -> None:
         say(f"Approved contract {home.contracts.approve(digest)}.")
 
 
-def _summoned(home: Path, summons: Summons, told: Acceptance) -> None:
-    """A contract was accepted by the site's rules, or waits for somebody here, or is declined."""
-    what = f"run {summons.run}: its contract {summons.contract[:16]}"
-    if told.accepted:
-        sys.stderr.write(f"{what} is accepted\n")
-    else:
-        sys.stderr.write(f"{what} is not accepted: {told.code} {told.reason}\n")
-        if told.code == "AB-744":
-            sys.stderr.write(f"  to agree: anabranch approve {home} {summons.contract[:16]}\n")
-    sys.stderr.flush()
+def _summoned(home: Path) -> Callable[[Summons, Acceptance], None]:
+    """A contract was accepted by the site's rules, or waits for somebody here, or is declined.
+
+    The coordinator asks again and again after a no; it is told here once.
+    """
+    last: dict[str, Acceptance] = {}
+
+    def tell(summons: Summons, told: Acceptance) -> None:
+        if last.get(summons.run) == told:
+            return
+        last[summons.run] = told
+        what = f"run {summons.run}: its contract {summons.contract[:16]}"
+        if told.accepted:
+            sys.stderr.write(f"{what} is accepted\n")
+        else:
+            sys.stderr.write(f"{what} is not accepted: {told.code} {told.reason}\n")
+            if told.code == "AB-744":
+                sys.stderr.write(f"  to agree: anabranch approve {home} {summons.contract[:16]}\n")
+        sys.stderr.flush()
+
+    return tell
 
 
 def _told(offer: TaskOffer) -> None:

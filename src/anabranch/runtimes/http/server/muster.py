@@ -105,11 +105,10 @@ class Muster:
                 f"AB-751 it speaks protocol {version}, and this run needs {self._speak}: install "
                 f"anabranch {self.software} there"
             )
-        why = self._declined.get(name, "it has not answered yet" if self.amended else "")
-        if name in self._accepted or not why:
+        if name in self._accepted:
             return ""
-        amended = f"it has not accepted the amended contract {self.contract[:16]}: "
-        return f"{amended if self.amended else ''}{why}"
+        silent = f"it has not answered yet to the amended contract {self.contract[:16]}"
+        return self._declined.get(name, silent if self.amended else "")
 
     def available(self, names: Sequence[str]) -> NDArray[np.bool_] | None:
         """Which of these clients may be chosen now; None where all may.
