@@ -43,7 +43,7 @@ def test_two_hundred_rounds_cost_no_memory_and_no_descriptors(fleet: ServedFleet
     def rounds_later(count: int) -> None:
         at = fleet.run(run).round
         while fleet.run(run).round < at + count:
-            time.sleep(float(draw.uniform(0.2, 1.0)))
+            time.sleep(float(draw.uniform(1.0, 4.0)))
             fleet.restart_client(str(draw.choice(NAMES)))
         fleet.until(lambda s: len(s.clients) == len(NAMES))
 

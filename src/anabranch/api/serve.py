@@ -7,25 +7,29 @@ the same store is refused.
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from anabranch.api.amending import apply_pending, pending_runs, propose
-from anabranch.api.conduct import plan_record
 from anabranch.api.preparing import OWN_SOURCES, require_protected, require_servable
+from anabranch.api.served_records import (
+    as_stored,
+    draining,
+    locked,
+    nobody,
+    only_run,
+    served_record,
+)
 from anabranch.api.served_run import ServedRun
 from anabranch.coordinator.events import Event
 from anabranch.coordinator.past_heads import PastHeads
-from anabranch.coordinator.store import RunRecord, Store
-from anabranch.coordinator.store.locks import FileLock
+from anabranch.coordinator.store import Store
 from anabranch.data.load import load_federation
 from anabranch.disk import Faults, explained, make_directory, no_faults, write_durably
 from anabranch.errors import AnabranchError
@@ -109,7 +113,7 @@ class Daemon:
         self.ended = threading.Event()
         with explained(self._folder, "opening the daemon's folder"):
             make_directory(self._folder, "served", options.faults)
-        self._lock = _locked(self._folder / "lock")
+        self._lock = locked(self._folder / "lock")
         try:
             self._fleet = FleetFolder(options.fleet) if options.fleet is not None else None
             path, token = self._folder / "control.json", secrets.token_hex(32)
@@ -159,9 +163,9 @@ class Daemon:
         require_protected(plan, personal=personal)
         with self._changing:
             if self._draining:
-                raise _draining()
+                raise draining()
             with self._store() as store:
-                record = _record(plan, names, self._trust())
+                record = served_record(plan, names, self._trust())
                 run_id = store.create_run(record, lambda run_id: self._keep_names(run_id, names))
             self._start(run_id, plan, names)
         return run_id
@@ -183,7 +187,7 @@ class Daemon:
         """
         with self._changing:
             if self._draining:
-                raise _draining()
+                raise draining()
             found = self._any_of(run_id)
             folder, faults = run_folder(self._options.store, found), self._options.faults
             self._require_members(added)
@@ -318,8 +322,8 @@ class Daemon:
             faults=self._options.faults,
         )
         self.server.counter.office.expect(names)
+        run.start()  # before it is shown: a run without a thread counts as dead
         self._runs[run_id] = run
-        run.start()
 
     def _go_on(self) -> None:
         """Runs that the last daemon left open."""
@@ -329,7 +333,7 @@ class Daemon:
                 apply_pending(store, run_id, folder, self._options.faults)
             runs = [run for run in store.runs() if self._clients_file(run.id).exists()]
             ended = [run for run in runs if run.status != "running"][:_ENDED]
-            self._ended = tuple(_as_stored(store, run) for run in reversed(ended))
+            self._ended = tuple(as_stored(store, run) for run in reversed(ended))
         open_ = [run for run in runs if run.status == "running"]
         for record in sorted(open_, key=lambda record: record.created):
             self._start(record.id, Plan.model_validate(record.plan), self._names(record.id))
@@ -354,13 +358,13 @@ class Daemon:
         if plan.data.source in OWN_SOURCES:
             names = members if members is not None else self._options.clients
             if not names:
-                raise _nobody("the roster has no active client, and none was named")
+                raise nobody("the roster has no active client, and none was named")
             return names, True
         federation = load_federation(plan.data, plan.seed).federation
         missing = [] if members is None else [n for n in federation.names if n not in members]
         if missing:
             shown = ", ".join(missing[:5])
-            raise _nobody(f"the data have clients that are not on the roster: {shown}")
+            raise nobody(f"the data have clients that are not on the roster: {shown}")
         return federation.names, bool(federation.card and federation.card.personal)
 
     def _members(self) -> tuple[str, ...] | None:
@@ -374,74 +378,11 @@ class Daemon:
         return self._fleet.trust.value if self._fleet is not None else "clients without identities"
 
     def _of(self, run_id: str) -> ServedRun:
-        return self._runs[_only(run_id, self._runs)]
+        return self._runs[only_run(run_id, self._runs)]
 
     def _any_of(self, run_id: str) -> str:
         """The id of a run that this daemon carries, or an earlier one carried."""
         with self._store() as store:
-            return _only(run_id, [r.id for r in store.runs() if self._clients_file(r.id).exists()])
-
-
-def _only(run_id: str, known: Iterable[str]) -> str:
-    """The one run whose id begins like this."""
-    found = [name for name in known if name.startswith(run_id)]
-    if len(found) != 1 or not run_id:
-        raise AnabranchError(
-            "AB-771",
-            f"the daemon serves {len(found)} runs whose id begins with {run_id!r}.",
-            fix="give the id as `anabranch status` shows it.",
-        )
-    return found[0]
-
-
-def _as_stored(store: Store, record: RunRecord) -> RunStatus:
-    """A run that ended before this daemon began."""
-    rounds = store.rounds(record.id, clients=False)
-    return RunStatus(
-        run=record.id,
-        name=record.name,
-        state=str(record.status),
-        reason=record.reason,
-        round=max((stored.round for stored in rounds), default=0),
-        rounds=Plan.model_validate(record.plan).rounds.count,
-    )
-
-
-def _record(plan: Plan, names: Sequence[str], trust: str) -> RunRecord:
-    """A run whose data nobody has seen yet: their digest is of who has them."""
-    record = plan_record(plan, sha256("\n".join(names).encode()).hexdigest())
-    return replace(record, trust_line=f"{record.trust_line}; {trust}")
-
-
-def _locked(path: Path) -> FileLock:
-    with explained(path, "locking the daemon's folder"):
-        lock = FileLock(path)
-    if not lock.try_exclusive():
-        holder = lock.word() or "another process"
-        lock.close()
-        raise AnabranchError(
-            "AB-768",
-            f"{path.parent} is served by {holder} already.",
-            fix="submit plans to that daemon (`anabranch submit`), or end it (`anabranch drain`).",
-            kept="Nothing was started.",
-        )
-    lock.leave_word(f"process {os.getpid()}")
-    return lock
-
-
-def _nobody(why: str) -> AnabranchError:
-    return AnabranchError(
-        "AB-769",
-        f"the run has no clients: {why}.",
-        fix="enrol the sites first (`anabranch enrol`), or name them on loopback (--clients).",
-        kept="Nothing was started.",
-    )
-
-
-def _draining() -> AnabranchError:
-    return AnabranchError(
-        "AB-770",
-        "the daemon is being drained and takes no new runs.",
-        fix="submit the plan when it has started again.",
-        kept="Nothing was started.",
-    )
+            return only_run(
+                run_id, [r.id for r in store.runs() if self._clients_file(r.id).exists()]
+            )
