@@ -102,7 +102,7 @@ def test_a_client_killed_in_a_round_does_not_stop_the_run(tmp_path: Path) -> Non
         if offer.kind is TaskKind.TRAIN and offer.round == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    work = prepared(Scaffold(), RoundsPlan(count=3, deadline=0.8), every=3)
+    work = prepared(Scaffold(), RoundsPlan(count=3, deadline=4.0), every=3)
     fleet = ClientProcesses(work, tmp_path / "clients", {"b": die})
     run, events = conducted(work, tmp_path / "store", fleet)
     assert fleet.join() == [0, -signal.SIGKILL, 0, 0]
