@@ -279,8 +279,8 @@ class ServedRun:
             missing = [w for part in parts for w in part.waiting]
             state = "waiting" if missing or self._mustering else "working"
             reason = self._mustering or ("" if not missing else _waits_for(parts))
-        if self._amending and state in ("working", "waiting", "stopped"):
-            state = "working" if state == "stopped" else state
+        if self._amending:  # also of a run that was over: it goes on in a moment
+            state = state if state in ("working", "waiting") else "working"
             reason = (
                 f"{reason}; {self._amending}"
                 if reason and reason != self._reason
