@@ -62,7 +62,7 @@ ROWS = (
 )
 
 
-def figures(view: RunView, epsilon: float) -> Figures:
+def figures(view: RunView, epsilon: float, clients: int) -> Figures:
     """What a run showed, from the records of its rounds."""
     tasks = [task for r in view.rounds for task in r.tasks]
     merged = [task for task in tasks if task.fate.startswith("merged")]
@@ -78,7 +78,7 @@ def figures(view: RunView, epsilon: float) -> Figures:
         "largest_download": float(max(task.trace.bytes_down for task in tasks)),
         "participation": len(merged) / len(tasks),
         "completeness": _number(checks.get("min_completeness")),
-        "gini": _gini([task.client for task in merged], view.clients),
+        "gini": _gini([task.client for task in merged], clients),
         "admitted": _admitted(choices),
         "tasks": float(len(tasks)),
         "largest_share": shares[-1],
@@ -125,7 +125,8 @@ def one(name: str, seed: int, store: Path) -> Figures:
     for check in view.limits:
         word = "met" if check.met else "MISSED"
         print(f"  {word} {check.name}: {check.wanted}, measured {check.measured} {check.beside}")
-    return figures(view, plan.privacy.epsilon if plan.privacy is not None else math.nan)
+    epsilon = plan.privacy.epsilon if plan.privacy is not None else math.nan
+    return figures(view, epsilon, int(getattr(plan.data.partition, "clients", view.clients)))
 
 
 def table(results: Mapping[str, Figures]) -> str:
