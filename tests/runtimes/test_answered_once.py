@@ -28,7 +28,7 @@ from anabranch.data.federation import Federation
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan, plan_from
 from anabranch.runtimes.http.client import joining
-from anabranch.runtimes.http.client.joining import ClientData, Workplace
+from anabranch.runtimes.http.client.workplace import ClientData, Workplace
 from anabranch.runtimes.http.memory import ClientMemory
 from anabranch.runtimes.http.messages import TaskOffer
 from anabranch.updates.container import joined, parts_of

@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from anabranch.runtimes.http.client.joining import ClientData, join
+    from anabranch.runtimes.http.client.joining import join
     from anabranch.runtimes.http.client.options import Credentials, JoinOptions, Route
+    from anabranch.runtimes.http.client.workplace import ClientData
     from anabranch.runtimes.http.limits import HttpLimits
     from anabranch.runtimes.http.memory import ClientMemory
     from anabranch.runtimes.http.server.fleet_server import FleetServer
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ClientData": "client.joining",
+    "ClientData": "client.workplace",
     "ClientMemory": "memory",
     "Credentials": "client.options",
     "FleetServer": "server.fleet_server",

@@ -34,8 +34,6 @@ from anabranch.runtimes.http.client.counting import PURPOSES, Counting
 from anabranch.runtimes.http.client.joining import (
     OF_THE_LINE,
     Place,
-    Workplace,
-    answered_once,
     told_of,
 )
 from anabranch.runtimes.http.client.line import Line, parsed
@@ -47,6 +45,7 @@ from anabranch.runtimes.http.client.site import (
     open_site,
     public_part,
 )
+from anabranch.runtimes.http.client.workplace import Workplace, answered_once
 from anabranch.runtimes.http.held import HeldBroadcasts
 from anabranch.runtimes.http.memory import ClientMemory
 from anabranch.runtimes.http.messages import Acceptance, Summons, TaskOffer

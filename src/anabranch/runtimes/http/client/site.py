@@ -27,7 +27,7 @@ from anabranch.data.vocabulary import local_vocabulary, vocabulary_sections
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
 from anabranch.privacy.noise import SecretStream
-from anabranch.runtimes.http.client.joining import ClientData
+from anabranch.runtimes.http.client.workplace import ClientData
 from anabranch.updates.sections import Sections, Update
 
 __all__ = ["OWN_SOURCES", "SiteData", "open_site", "public_part"]
