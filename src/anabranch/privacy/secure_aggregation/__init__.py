@@ -2,7 +2,8 @@
 
 A pure core: messages, the states of both ends and the steps between them, after SecAgg+ (Bell et
 al. 2020) with signed keys, a signed set of survivors, everything bound to the round, and one share
-per client. It carries no message and keeps no file; `coordinator.secure_sum` and `client.secure` do.
+per client. It carries no message and keeps no file: that is done by `coordinator.secure_sum` and
+`client.secure`.
 """
 
 from anabranch.privacy.secure_aggregation.context import RoundContext
