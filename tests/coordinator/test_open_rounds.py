@@ -405,3 +405,37 @@ def test_a_model_is_measured_without_a_client_that_is_never_heard_of(simulant: S
         assert evaluator.evaluate(1, broadcast).metrics
         seconds.append(runtime.now() - before)
     assert seconds == [30.0, 1e9]  # the shortest time that a client is given, and for ever
+
+
+@dataclass
+class Together(Scripted):
+    """When told so, whatever is on its way arrives together."""
+
+    together: bool = False
+
+    def poll(self, timeout: float | None) -> Sequence[RuntimeEvent]:
+        events = list(super().poll(timeout))
+        while self.together and self.due:
+            events += super().poll(None)
+        return events
+
+
+def test_answers_that_were_early_make_the_round_and_nobody_else_is_asked(
+    simulant: Simulant,
+) -> None:
+    runtime, wanted = Together(simulant, uneven), asynchronous(concurrency=4, max_staleness=20)
+    made, journal = coordinator(wanted, Buffered(2, 4, 20), runtime, simulant)
+    made.asking.capacity = wanted.rounds.most(CLIENTS)
+    names, door = simulant.federation.names, ReleaseDoor()
+    made.evaluator = Evaluator(
+        runtime, simulant.program.metrics, door, range(CLIENTS), 0, False, names.__getitem__
+    )
+    state = made.round(start(simulant))
+    assert len(state.open) == 3
+    runtime.together = True
+    made.evaluate(state.round, state.server)
+    # Three came early. Four more would be one too many for the sum.
+    state = made.round(state)
+    merged = [f for f in journal.records[-1].client_columns["fate"] if str(f).startswith("merged")]
+    assert len(merged) == 3
+    assert made.round(state).open == ()

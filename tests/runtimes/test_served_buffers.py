@@ -48,7 +48,7 @@ def test_a_served_run_does_not_wait_for_all(fleet: ServedFleet, mode: str) -> No
     fleet.start_clients()
     run = fleet.submit(plan(fleet, mode, rounds))
     status = fleet.ended(run)
-    assert (status.state, status.round) == ("complete", rounds)
+    assert (status.state, status.round) == ("complete", rounds), (status, fleet.screens())
     with Store.open(fleet.store) as store:
         done = [stored for stored in store.rounds(run) if stored.round]
     wanted = {"fedbuff": 2, "fedasync": 1, "semi-synchronous": 2}[mode]

@@ -280,7 +280,9 @@ def gather(
     Returns:
         The work that stays open.
     """
-    asked = False  # somebody is looked for at least once, however little time there is
+    # Somebody is looked for at least once, however little time there is, unless answers that came
+    # before the round make it already: the fold has room for those and the open tasks, no more.
+    asked = collected.contributors > 0
     while not (asked and (collected.over or policy.close(collected.seen(runtime.now())))):
         asked = True
         count = policy.dispatch(collected.seen(runtime.now()))
