@@ -87,8 +87,9 @@ def bound(schema: DataSchema) -> float:
     """The largest norm of a row's vector.
 
     >>> age = Column(name="age", range=(0, 100))
-    >>> bound(DataSchema(columns=(age,), target={"column": "ill", "rule": "> 0"})) ** 2
-    3.0000000000000004
+    >>> largest = bound(DataSchema(columns=(age,), target={"column": "ill", "rule": "> 0"}))
+    >>> round(largest**2, 9)
+    3.0
     """
     return math.sqrt(1 + sum(2 if c.type == "number" else 1 for c in schema.columns))
 
