@@ -281,3 +281,12 @@ def test_a_client_of_the_first_version_is_not_asked_and_not_waited_for(tmp_path:
     assert "needs 1.2" in encoded.why_not("a")
     encoded.speaks("a", ENCODED)
     assert encoded.why_not("a") == ""
+
+
+def test_who_has_not_answered_to_an_amended_contract_is_waited_for(tmp_path: Path) -> None:
+    asked = muster(tmp_path)
+    for name, version in (("a", SPOKEN.newest), ("b", SPOKEN.newest), ("c", FIRST)):
+        asked.speaks(name, version)
+    assert asked.answered("a", Acceptance(contract="ab" * 32, accepted=True))
+    found = {s.client: (s.answered, s.willing) for s in asked.standings("abc")}
+    assert found == {"a": (True, True), "b": (False, False), "c": (True, False)}

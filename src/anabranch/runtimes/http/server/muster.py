@@ -170,10 +170,12 @@ class Muster:
 
     def _standing(self, name: str) -> Standing:
         version, reason = self._versions.get(name), self._reason(name)
-        old = version is not None and version < AMENDMENTS
+        # Who speaks an older version cannot be asked, and is not waited for.
+        old = version is not None and version < max(self._speak, AMENDMENTS)
         heard = name in self._accepted or name in self._declined
-        willing = not reason and (old or name in self._accepted)
-        return Standing(name, bool(old or heard or reason), willing, reason)
+        unasked = version is not None and version < AMENDMENTS
+        willing = not reason and (unasked or name in self._accepted)
+        return Standing(name, old or heard, willing, reason)
 
     def wait(self, seconds: float) -> None:
         """Until a client says something, or the time is over."""
