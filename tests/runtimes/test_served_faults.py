@@ -79,15 +79,16 @@ def require_all_merged_once(store: Path, run: str, rounds: int) -> None:
         assert set(one.client_columns["fate"]) == {"merged"}
 
 
+@pytest.mark.slow
 def test_connections_that_are_cut_and_late_change_no_bit(fleet: ProxiedFleet) -> None:
-    wanted = simulated(fleet, 3)
+    wanted = simulated(fleet, 6)
     fleet.start_daemon()
     proxy = fleet.through(Weather(cut=(3_000, 60_000), share=0.7, delay=0.005))
     fleet.start_clients()
-    run = fleet.submit(plan_text(fleet, 3))
+    run = fleet.submit(plan_text(fleet, 6))
     assert fleet.ended(run).state == "complete"
     assert proxy.cuts > 3  # otherwise nothing of this was tested
-    require_all_merged_once(fleet.store, run, 3)
+    require_all_merged_once(fleet.store, run, 6)
     assert model(fleet.store, run) == wanted
 
 
