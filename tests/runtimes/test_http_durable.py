@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -28,7 +29,7 @@ DIM = 400_000
 SECTIONS = Sections((Section.vector("delta", DIM), Section.count(WEIGHT)))
 MODEL = Sections((Section.vector("model", DIM),))
 TASK = "5a" * 16
-LIMITS = HttpLimits(poll_seconds=2.0, farewell_seconds=0.0)
+LIMITS = HttpLimits(poll_seconds=2.0, farewell_seconds=0.0, come_seconds=0.0)
 
 Start = Callable[[], HttpRuntime]
 
@@ -336,3 +337,15 @@ def test_a_fate_that_becomes_true_while_a_client_asks_is_not_too_late(
     again = runtime.desk.fate(TASK, "a")
     assert again is not None
     assert again.fate is Fate.MERGED
+
+
+def test_work_that_was_open_for_a_moment_says_nothing_of_who_did_not_come(tmp_path: Path) -> None:
+    limits = replace(LIMITS, come_seconds=60.0)
+    server = FleetServer(directory=tmp_path, limits=limits)
+    runtime = HttpRuntime(("a", "b"), MODEL, server=server, facts=RunFacts("run", ("a", "b")))
+    runtime.submit(work(task="1" * 32))
+    assert line(runtime).contact([]).task is not None  # a fetches it, b had no time to
+    runtime.abandon()
+    runtime.submit(work(task="2" * 32, round_=2))
+    assert not runtime.poll(0.0)
+    server.close()

@@ -18,6 +18,8 @@ class HttpLimits:
             a request's header; a connection that stays silent longer is closed.
         task_seconds: longest time from asking to the answer; then the client counts as lost, also
             where the policy has no deadline.
+        come_seconds: who did not come for a task that was open for so long is not waited for
+            again until it comes back; a line that was cut is up again sooner.
         absent_seconds: a client that was there and has been silent for so long is not waited for
             where it has not even fetched its task.
         farewell_seconds: longest time that closing waits for clients to hear of it.
@@ -39,6 +41,7 @@ class HttpLimits:
     idle_seconds: float = 30.0
     task_seconds: float = 3600.0
     absent_seconds: float = 120.0
+    come_seconds: float = 1.0
     farewell_seconds: float = 1.0
     overhead_bytes: int = 64 * 1024
     letter_bytes: int = 64 * 1024 * 1024

@@ -315,8 +315,12 @@ class Tray:
             if isinstance(event, Payload):
                 self.answers.pop((event.task, event.client), None)
         self.events = [e for e in self.events if task not in (None, e.task)]
+        now = self._clock()
         for piece in pieces:
-            self.missed |= dict.fromkeys(piece.waiting - piece.offered.keys(), self._clock())
+            # Work that was open for a moment says nothing of who did not come: its line may have
+            # been cut just then.
+            if now - (piece.expires - self._limits.task_seconds) >= self._limits.come_seconds:
+                self.missed |= dict.fromkeys(piece.waiting - piece.offered.keys(), now)
             self.close(piece)
         return late
 
