@@ -17,8 +17,8 @@ from anabranch.coordinator.runtime import Fate, Outcome, Payload, Work
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.http import FleetServer, HttpLimits, HttpRuntime, JoinOptions
 from anabranch.runtimes.http.client.line import Line
-from anabranch.runtimes.http.client.transfer import Traffic, download, upload
-from anabranch.runtimes.http.messages import content_digest
+from anabranch.runtimes.http.client.transfer import Traffic, download, letter, upload
+from anabranch.runtimes.http.messages import TaskOffer, content_digest
 from anabranch.runtimes.http.server.desk import RunFacts
 from anabranch.testing.faults import DiskFull
 from anabranch.updates.container import joined, parts_of
@@ -235,16 +235,21 @@ class Broken(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         asked = request.headers.get("range", "")
         self.asked.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-") or 0)
-        piece = self.content[start : start + self.step]
-        whole = start + self.step >= len(self.content)
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start, end = int(first or 0), int(last or len(self.content)) + bool(last)
+        end = min(end, len(self.content))
+        piece = self.content[start : min(end, start + self.step)]
+        whole = start + self.step >= end
 
         def stream() -> Iterator[bytes]:
             yield piece
             if not whole:
                 raise httpx.ReadError("cut")
 
-        return httpx.Response(206 if asked else 200, content=stream())
+        headers = {"Content-Length": str(end - start)}
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(self.content)}"
+        return httpx.Response(206 if asked else 200, headers=headers, content=stream())
 
 
 def test_a_download_goes_on_behind_the_bytes_that_came() -> None:
@@ -258,6 +263,19 @@ def test_a_download_goes_on_behind_the_bytes_that_came() -> None:
         download(line_with(Broken(content[::-1], 1 << 20)), digest, len(content))
     with pytest.raises(AnabranchError, match="AB-714"):
         download(line_with(Broken(content, 1 << 20)), digest, len(content) - 1)
+
+
+@pytest.mark.parametrize("step", [0, 3000])
+def test_a_letter_goes_on_behind_the_bytes_that_came(step: int) -> None:
+    content = bytes(range(256)) * 40
+    silent = TaskOffer(task=TASK, kind=TaskKind.EXCHANGE, round=1, broadcast="0" * 64, bytes=0)
+    offer = silent.model_copy(update={"letter": hashlib.sha256(content).hexdigest()})
+    broken = Broken(content, step or 1 << 20)
+    assert letter(line_with(broken), offer) == content
+    assert len(broken.asked) == (4 if step else 1)
+    with pytest.raises(AnabranchError, match="AB-714"):
+        letter(line_with(Broken(content[::-1], 1 << 20)), offer)
+    assert letter(line_with(broken), silent) == b""
 
 
 def line_with(transport: Broken) -> Line:

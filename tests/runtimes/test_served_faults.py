@@ -24,6 +24,7 @@ from served_fleets import NAMES, PLAN, ServedFleet, free_port, sites_plan
 
 from anabranch.api import run_plan
 from anabranch.coordinator.store import Store
+from anabranch.plan import parse_plan
 
 ROOT = Path(__file__).parent.parent.parent
 DESCRIBED = sorted(json.loads((ROOT / "docs" / "openapi.json").read_text("utf-8"))["paths"])
@@ -79,17 +80,43 @@ def require_all_merged_once(store: Path, run: str, rounds: int) -> None:
         assert set(one.client_columns["fate"]) == {"merged"}
 
 
-@pytest.mark.slow
 def test_connections_that_are_cut_and_late_change_no_bit(fleet: ProxiedFleet) -> None:
+    """No answer to the request for statistics (100 kB) goes through such a line in one piece."""
     wanted = simulated(fleet, 6)
     fleet.start_daemon()
-    proxy = fleet.through(Weather(cut=(3_000, 60_000), share=0.7, delay=0.005))
+    proxy = fleet.through(Weather(cut=(2_000, 30_000), share=0.9, delay=0.005))
     fleet.start_clients()
     run = fleet.submit(plan_text(fleet, 6))
     assert fleet.ended(run).state == "complete"
-    assert proxy.cuts > 3  # otherwise nothing of this was tested
+    assert proxy.cuts > 10  # otherwise nothing of this was tested
     require_all_merged_once(fleet.store, run, 6)
     assert model(fleet.store, run) == wanted
+
+
+MASKED = """
+[aggregation.weighting]
+kind = "uniform"
+[secure_aggregation]
+bits = 64
+bound = 8.0
+dropout_share = 0.0
+stage_seconds = 20.0
+attempts = 10
+"""
+
+
+def test_a_sum_behind_masks_is_exact_on_a_line_that_is_cut(fleet: ProxiedFleet) -> None:
+    """Every stage has an answer, and all but the first a letter: each may break off anywhere."""
+    text = plan_text(fleet, 2, "fedavg") + MASKED
+    wanted = run_plan(parse_plan(text), store=fleet.folder / "simulated")
+    fleet.start_daemon()
+    proxy = fleet.through(Weather(cut=(2_000, 30_000), share=0.9, delay=0.005))
+    fleet.start_clients()
+    run = fleet.submit(text)
+    assert fleet.ended(run).state == "complete"
+    assert proxy.cuts > 10
+    require_all_merged_once(fleet.store, run, 2)
+    assert model(fleet.store, run) == model(fleet.folder / "simulated", wanted.id)
 
 
 def test_silent_connections_hold_nobody_up_and_are_let_go(fleet: ProxiedFleet) -> None:

@@ -93,7 +93,12 @@ _OPERATIONS: Final = (
         "A download by its SHA-256",
         {200: bytes, 206: bytes, 304: None, 416: None},
     ),
-    _Operation("get", f"{_V}/tasks/{{task}}/letter", "Bytes for this client", {200: bytes}),
+    _Operation(
+        "get",
+        f"{_V}/tasks/{{task}}/letter",
+        "Bytes for this client",
+        {200: bytes, 206: bytes, 416: None},
+    ),
     _Operation(
         "put",
         f"{_V}/tasks/{{task}}/update",

@@ -22,7 +22,7 @@ from anabranch.runtimes.http.client.options import (
 )
 from anabranch.runtimes.http.client.receiving import NOT_HELD
 from anabranch.runtimes.http.client.reporting import Reporter
-from anabranch.runtimes.http.client.transfer import Traffic, download, upload
+from anabranch.runtimes.http.client.transfer import Traffic, download, letter, upload
 from anabranch.runtimes.http.client.workplace import ClientData, Workplace
 from anabranch.runtimes.http.held import HeldBroadcasts
 from anabranch.runtimes.http.memory import ClientMemory
@@ -345,13 +345,13 @@ class Attendance:
         """
         self.line.options.faults.reach("task.received")
         place = self.places.place(offer, self.line)
-        letter = self.line.letter(offer) if offer.letter else b""
+        more = letter(self.line, offer, self.traffic)
         try:
-            return self._made(place, place.readable(offer), letter)
+            return self._made(place, place.readable(offer), more)
         except AnabranchError as error:
             if error.code != NOT_HELD:
                 raise
-        return self._made(place, offer.self_contained(), letter)
+        return self._made(place, offer.self_contained(), more)
 
     def _made(self, place: Place, offer: TaskOffer, letter: bytes) -> tuple[Buffer, ...]:
         started = time.monotonic()

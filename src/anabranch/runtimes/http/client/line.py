@@ -60,9 +60,10 @@ class Waiting:
     pause: float = _FIRST_PAUSE
 
     @staticmethod
-    def of(options: JoinOptions) -> Waiting:
-        """From now on."""
-        return Waiting(time.monotonic() + options.patience, options)
+    def of(options: JoinOptions, patience: float | None = None) -> Waiting:
+        """From now on; for another ``patience`` than that of the options if it is given."""
+        seconds = options.patience if patience is None else patience
+        return Waiting(time.monotonic() + seconds, options)
 
     def again(self, trouble: str) -> None:
         """Wait before the next attempt.
@@ -202,10 +203,6 @@ class Line:
         content = acceptance.model_dump_json().encode()
         self.send("POST", f"/runs/{summons.run}/acceptance", content=content)
 
-    def letter(self, offer: TaskOffer) -> bytes:
-        """The bytes that come with a task of an interactive stage."""
-        return self.send("GET", f"/tasks/{offer.task}/letter").content
-
     def send(
         self,
         method: str,
@@ -215,9 +212,14 @@ class Line:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         based: bool = True,
+        patience: float | None = None,
     ) -> httpx.Response:
-        """One idempotent request: a lost reply is answered by sending it again."""
-        waiting, renewed = Waiting.of(self.options), False
+        """One idempotent request: a lost reply is answered by sending it again.
+
+        Args:
+            patience: seconds in which it is sent again; the options' when None, 0 sends it once.
+        """
+        waiting, renewed = Waiting.of(self.options, patience), False
         while True:
             try:
                 request = self.request(

@@ -165,6 +165,7 @@ class _Disconnected(Line):
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         based: bool = True,
+        patience: float | None = None,
     ) -> httpx.Response:
         return httpx.Response(200, content=self.held(path.rpartition("/")[2]))
 

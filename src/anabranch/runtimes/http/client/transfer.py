@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
@@ -24,14 +24,21 @@ from anabranch.runtimes.http.client.line import (
     trouble_of,
 )
 from anabranch.runtimes.http.client.options import not_the_protocol
-from anabranch.runtimes.http.messages import OpenUpload, Receipt, UploadState, digest_header
+from anabranch.runtimes.http.messages import (
+    OpenUpload,
+    Receipt,
+    TaskOffer,
+    UploadState,
+    digest_header,
+)
 from anabranch.updates.container import Buffer, joined, size_of
 
-__all__ = ["Traffic", "download", "upload"]
+__all__ = ["Traffic", "download", "letter", "upload"]
 
+_TINY: Final = 1 << 12  # less than a session costs
 _WHOLE: Final = 1 << 20
-_PIECE: Final = 1 << 18
-_FIRST_PART, _SMALLEST_PART, _LARGEST_PART = 8 << 20, 1 << 18, 256 << 20
+_PIECE, _SMALL_PIECE = 1 << 18, 1 << 11
+_FIRST_PART, _SMALLEST_PART, _LARGEST_PART = 8 << 20, 1 << 13, 256 << 20
 _QUICK, _SLOW = 2.0, 30.0
 
 
@@ -61,39 +68,107 @@ def download(line: Line, digest: str, size: int, traffic: Traffic | None = None)
         AnabranchError: AB-713 the task that refers to them was closed, AB-714 the bytes are not
             those of the name, AB-718 the coordinator is out of reach.
     """
-    buffer, have, hasher = bytearray(size), 0, hashlib.sha256()
-    view, waiting, renewed = memoryview(buffer), Waiting.of(line.options), False
-    moved = traffic or Traffic()
-    while True:
-        headers = {"Range": f"bytes={have}-", "If-Range": f'"{digest}"'} if have else {}
-        trouble = "the answer was too short"
-        try:
-            request = line.request("GET", f"/blobs/{digest}", headers=headers)
-            with line.stream(request) as response:
-                if line.renews(response, first=not renewed):
-                    renewed = True
-                    continue
-                if response.status_code in PASSING:
-                    trouble = f"status {response.status_code}"
-                else:
-                    checked(response)
-                    if have and response.status_code != 206:
-                        have, hasher = 0, hashlib.sha256()
-                    for piece in response.iter_raw():
-                        end = have + len(piece)
-                        if end > size:
-                            raise _damaged()
-                        view[have:end] = piece
-                        hasher.update(piece)
-                        have, moved.down = end, moved.down + len(piece)
-                        waiting.progress()
-        except httpx.TransportError as error:
-            trouble = trouble_of(error)
-        if have == size:
-            if hasher.hexdigest() != digest:
+    fetching = _Fetching(line, f"/blobs/{digest}", traffic or Traffic(), digest, size)
+    return fetching.all()
+
+
+def letter(line: Line, offer: TaskOffer, traffic: Traffic | None = None) -> bytes:
+    """The bytes that come with a task of an interactive stage; none when it has no letter.
+
+    Raises:
+        AnabranchError: as `download`.
+    """
+    if not offer.letter:
+        return b""
+    path = f"/tasks/{offer.task}/letter"
+    return bytes(_Fetching(line, path, traffic or Traffic(), offer.letter).all())
+
+
+@dataclass
+class _Fetching:
+    """Bytes that are on their way down.
+
+    Attributes:
+        line: to the coordinator.
+        path: of what is fetched.
+        traffic: is added to.
+        digest: SHA-256 of all bytes.
+        size: number of bytes; when negative the first answer tells.
+        have: bytes that arrived.
+        span: bytes that are asked for at once; on a line that breaks only a few.
+    """
+
+    line: Line
+    path: str
+    traffic: Traffic
+    digest: str
+    size: int = -1
+    have: int = 0
+    span: int = 0
+    _buffer: bytearray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._hasher = hashlib.sha256()
+        self._buffer = bytearray(max(0, self.size))
+
+    def all(self) -> bytearray:
+        """Ask until everything is there."""
+        waiting, renewed = Waiting.of(self.line.options), False
+        while True:
+            before, trouble = self.have, "the answer was too short"
+            try:
+                request = self.line.request("GET", self.path, headers=self._range())
+                with self.line.stream(request) as response:
+                    if self.line.renews(response, first=not renewed):
+                        renewed = True
+                        continue
+                    if response.status_code in PASSING:
+                        trouble = f"status {response.status_code}"
+                    else:
+                        self._take(checked(response), waiting)
+            except httpx.TransportError as error:
+                trouble = trouble_of(error)
+                self.span = _SMALLEST_PART
+            else:
+                self.span *= 4
+            if self.have == self.size:
+                if self._hasher.hexdigest() != self.digest:
+                    raise _damaged()
+                return self._buffer
+            if self.have == before or not self.span:
+                waiting.again(trouble)
+
+    def _range(self) -> dict[str, str]:
+        if not (self.have or self.span):
+            return {}
+        end = str(self.have + self.span - 1) if self.span else ""
+        return {"Range": f"bytes={self.have}-{end}", "If-Range": f'"{self.digest}"'}
+
+    def _take(self, response: httpx.Response, waiting: Waiting) -> None:
+        """Put what comes where it belongs; an answer from the start begins anew."""
+        self._learn(response)
+        if response.status_code != 206:
+            self.have, self._hasher = 0, hashlib.sha256()
+        view = memoryview(self._buffer)
+        for piece in response.iter_raw():
+            end = self.have + len(piece)
+            if end > self.size:
                 raise _damaged()
-            return buffer
-        waiting.again(trouble)
+            view[self.have : end] = piece
+            self._hasher.update(piece)
+            self.have, self.traffic.down = end, self.traffic.down + len(piece)
+            waiting.progress()
+
+    def _learn(self, response: httpx.Response) -> None:
+        """What is to come, where only the coordinator knows."""
+        if self.size >= 0:
+            return
+        length = response.headers.get("content-length", "")
+        if response.status_code == 206:
+            length = response.headers.get("content-range", "").rpartition("/")[2]
+        if not (length.isdecimal() and int(length) <= _LARGEST_PART):
+            raise not_the_protocol("its letter does not say how long it is")
+        self.size, self._buffer = int(length), bytearray(int(length))
 
 
 def upload(
@@ -109,13 +184,8 @@ def upload(
     for part in parts:
         hasher.update(part)
     digest, size, moved = hasher.hexdigest(), size_of(parts), traffic or Traffic()
-    if size <= _WHOLE:
-        headers = {"Content-Digest": digest_header(digest)}
-        content = joined(parts)
-        moved.up += size
-        answer = line.send("PUT", f"/tasks/{task}/update", content=content, headers=headers)
-    else:
-        answer = _Sending(line, task, parts, digest, size, moved).send()
+    sending = _Sending(line, task, parts, digest, size, moved)
+    answer = sending.send_whole() if size <= _WHOLE else sending.send()
     receipt = parsed(Receipt, answer)
     line.checker.require(receipt, receipt.signature, task)
     if receipt.sha256 not in ("", digest):
@@ -132,6 +202,26 @@ class _Sending:
     size: int
     traffic: Traffic
     part: int = _FIRST_PART
+
+    def send_whole(self) -> httpx.Response:
+        """Everything in one request.
+
+        A line that breaks in the middle of it may break there every time: then the answer is sent
+        in parts, of which what has arrived counts. A tiny one is sent again: parts cost more.
+        """
+        headers = {"Content-Digest": digest_header(self.digest)}
+        path, tiny = f"/tasks/{self.task}/update", self.size <= _TINY
+        patience = None if tiny else 0.0
+        self.traffic.up += self.size
+        try:
+            return self.line.send(
+                "PUT", path, content=joined(self.parts), headers=headers, patience=patience
+            )
+        except AnabranchError as error:
+            if tiny or error.code != "AB-718":
+                raise
+        self.part = _PIECE // 4
+        return self.send()
 
     def send(self) -> httpx.Response:
         """Parts until the coordinator has them all; the last answer is the receipt."""
@@ -187,13 +277,16 @@ class _Sending:
         return checked(response)
 
     def _pieces(self, start: int, end: int) -> Iterator[bytes]:
-        """The bytes from ``start`` to ``end`` of all parts, in pieces of a bounded size."""
-        position = 0
+        """The bytes from ``start`` to ``end`` of all parts, in pieces of a bounded size.
+
+        On a line that breaks the pieces are small: of a TLS record that was cut nothing arrives.
+        """
+        position, size = 0, _PIECE if self.part >= _PIECE else _SMALL_PIECE
         for part in self.parts:
             view = memoryview(part)
             first, last = max(start - position, 0), min(end - position, len(view))
-            for place in range(first, last, _PIECE):
-                piece = bytes(view[place : min(last, place + _PIECE)])
+            for place in range(first, last, size):
+                piece = bytes(view[place : min(last, place + size)])
                 self.traffic.up += len(piece)
                 yield piece
             position += len(view)

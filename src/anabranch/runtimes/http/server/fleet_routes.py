@@ -20,6 +20,7 @@ from anabranch.runtimes.http.messages import (
     Failure,
     Hello,
     SessionRequest,
+    sha256,
 )
 from anabranch.runtimes.http.server.counter import Counter
 from anabranch.runtimes.http.server.requests import (
@@ -133,8 +134,8 @@ class _Fleet:
         letter = self._counter.office.of_task(task, name).letter(task, name)
         if letter is None:
             raise malformed("the task has no letter")
-        headers = {"Cache-Control": "no-store"}
-        return Response(letter, media_type="application/octet-stream", headers=headers)
+        headers = {"ETag": f'"{sha256(letter)}"', "Cache-Control": "no-store"}
+        return _ranged(request, letter, headers | {"Accept-Ranges": "bytes"})
 
     async def failure(self, request: Request) -> Response:
         """The client tells why it has no update."""
