@@ -22,7 +22,7 @@ __all__ = ["Lanes", "add_streams", "keystream", "lane_dtype", "reduce_lanes"]
 Lanes = NDArray[np.uint32 | np.uint64]
 """A vector of integers modulo 2^b: 32-bit lanes for b <= 32, 64-bit lanes above."""
 
-_TILE_BYTES = 1 << 17
+_TILE_BYTES = 1 << 18
 
 
 def lane_dtype(bits: int) -> np.dtype[np.uint32 | np.uint64]:
