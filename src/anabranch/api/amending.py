@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from anabranch.api.conduct import plan_record
-from anabranch.api.preparing import OWN_SOURCES
 from anabranch.api.private import LEDGERS
+from anabranch.api.servable import OWN_SOURCES
 from anabranch.coordinator.store import Json, RunRecord, Store, StoredEvent
 from anabranch.coordinator.store.ledger import PopulationLedger
 from anabranch.disk import Faults, explained, no_faults, write_durably

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from anabranch.api.assembly import initial_state
 from anabranch.api.prepare import Prepared, prepare
-from anabranch.api.preparing import OWN_SOURCES, Preparation
+from anabranch.api.preparing import Preparation
+from anabranch.api.servable import OWN_SOURCES
 from anabranch.api.serve import run_folder
 from anabranch.coordinator.archive import UpdateArchive
 from anabranch.coordinator.asking import Asking, everybody

@@ -20,8 +20,9 @@ from flwr.serverapp import ServerApp
 
 from anabranch.api.conduct import conduct, plan_record
 from anabranch.api.prepare import Prepared
-from anabranch.api.preparing import OWN_SOURCES, Preparation, require_protected, require_servable
+from anabranch.api.preparing import Preparation
 from anabranch.api.run import Run
+from anabranch.api.servable import OWN_SOURCES, require_protected, require_servable
 from anabranch.coordinator.events import Event, RoundCommitted, RunEnded
 from anabranch.coordinator.store import RunStatus, Store
 from anabranch.data.load import load_federation

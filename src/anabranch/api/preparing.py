@@ -1,4 +1,4 @@
-"""Before the first round of a served run: may it be served, and what follows from all sites' data.
+"""Before the first round of a served run: what follows from all sites' data.
 
 The coordinator has no rows. Sites tell declared sums: sizes, codes of open columns, moments of
 columns; each total passes the release door like every other. What is fitted on them, the
@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-import numpy as np
-
 from anabranch.aggregation.fold import Accumulator, FoldPlan
+from anabranch.api.members import Members, shape_of
 from anabranch.api.prepare import (
     Prepared,
     prepare,
@@ -24,6 +23,7 @@ from anabranch.api.prepare import (
     require_statistics,
 )
 from anabranch.api.private import LEDGERS, ShowsLedger, checked_promise
+from anabranch.api.servable import OWN_SOURCES
 from anabranch.api.statistics import StatisticsBudget
 from anabranch.client.equipment import DESCRIPTION, Equipment
 from anabranch.client.task import TaskKind
@@ -32,7 +32,6 @@ from anabranch.coordinator.declined import declined_of
 from anabranch.coordinator.runtime import Fate, Outcome, Payload, Runtime, Work
 from anabranch.coordinator.store.ledger import PopulationLedger
 from anabranch.data.bounded import neutral, require_bounds
-from anabranch.data.federation import Card, Federation, Ragged
 from anabranch.data.load import LoadedData
 from anabranch.data.preprocess import (
     Preprocessor,
@@ -45,76 +44,18 @@ from anabranch.data.statistics import statistic_sections, withhold_small
 from anabranch.data.vocabulary import fit_vocabulary, vocabulary_sections
 from anabranch.disk import Faults, explained, make_directory, no_faults, write_durably
 from anabranch.errors import AnabranchError
-from anabranch.plan import Plan, check_against_fleet, require_accepted
+from anabranch.plan import Plan, check_against_fleet
 from anabranch.plan.check import check_against_data, check_against_layout
-from anabranch.plan.trust import hides_updates
 from anabranch.updates.sections import Sections, Update
 from anabranch.updates.total import Finest, Total
 from anabranch.updates.wire import unpack
-from anabranch.values import Value
 
-__all__ = [
-    "OWN_SOURCES",
-    "Preparation",
-    "PreparationStopped",
-    "require_protected",
-    "require_servable",
-]
-
-OWN_SOURCES: Final = ("folder", "table")
-"""Sources whose rows lie at the sites; every other one is public and named."""
+__all__ = ["Preparation", "PreparationStopped"]
 
 _POLL = 0.5
 _TOLD: Final = 5
 _JOINED = 100
 """Stages of sites that came later, counted on from here: no task has two meanings."""
-
-
-def require_servable(plan: Plan) -> None:
-    """Refuse a plan that other machines cannot run.
-
-    Raises:
-        AnabranchError: AB-764; AB-4xx the algebra refuses it.
-    """
-    require_accepted(plan)
-    data, why = plan.data, ""
-    if not plan.servable:
-        names = ", ".join(r.name for r in plan.callables if not r.importable)
-        why = f"it names code that only one process knows ({names})"
-    elif data.source == "arrays":
-        why = "its data were given in Python"
-    elif data.source in OWN_SOURCES and (data.partition is not None or data.noise is not None):
-        why = "it divides or changes rows that lie at the sites"
-    elif data.source in OWN_SOURCES and data.holdout_fraction > 0:
-        why = "it moves rows of the sites to the coordinator (data.holdout_fraction)"
-    elif plan.devices is not None:
-        why = "its devices are simulated"
-    if why:
-        raise AnabranchError(
-            "AB-764",
-            f"the plan {plan.name!r} cannot be served: {why}.",
-            fix="put classes into an installed module, name a source, and leave out what only a "
-            "simulation has; or run it with `anabranch simulate`.",
-            kept="Nothing was started.",
-        )
-
-
-def require_protected(plan: Plan, *, personal: bool) -> None:
-    """Refuse to learn from data of persons without protection, unless the contract says why.
-
-    Raises:
-        AnabranchError: AB-765.
-    """
-    if not personal or plan.privacy is not None or hides_updates(plan) or plan.unprotected:
-        return
-    raise AnabranchError(
-        "AB-765",
-        f"the plan {plan.name!r} learns from data of persons, with neither differential privacy "
-        "nor secure aggregation.",
-        fix="plan one of them (tables [privacy], [secure_aggregation]), or write the reason into "
-        'the contract: unprotected = "...".',
-        kept="Nothing was started.",
-    )
 
 
 class PreparationStopped(Exception):  # noqa: N818  # nothing went wrong
@@ -127,12 +68,6 @@ class EquippingRuntime(Runtime, Protocol):
     def equip(self, content: bytes) -> None:
         """From now on tasks refer to this equipment (`Equipment` as JSON)."""
         ...
-
-
-class _Members(Value):
-    names: tuple[str, ...]
-    counts: tuple[tuple[int, int], ...] = ()
-    """Training and test rows of each."""
 
 
 @dataclass
@@ -204,7 +139,7 @@ class Preparation:
 
     # Asking --------------------------------------------------------------------------------
 
-    def _gathered(self, runtime: EquippingRuntime) -> tuple[Equipment, _Members]:
+    def _gathered(self, runtime: EquippingRuntime) -> tuple[Equipment, Members]:
         schema = self.plan.data.table
         if schema is not None and not self._noisy:
             require_open_statistics(self.plan, ("column statistics of training rows",))
@@ -213,7 +148,7 @@ class Preparation:
             require_bounds(schema)
         self._publish(runtime, Equipment(stage="examples", table=schema))
         answers = self._ask(runtime, 1, DESCRIPTION)
-        members = self._members(answers)
+        members = Members.of(self.names, answers)
         equipment = self._sized(answers, schema)
         if schema is not None and self._noisy:
             equipment = self._fitted_noisily(runtime, schema, equipment, members)
@@ -222,16 +157,14 @@ class Preparation:
         self._keep(equipment, members)
         return equipment, members
 
-    def _joined(
-        self, runtime: EquippingRuntime, equipment: Equipment, members: _Members
-    ) -> _Members:
+    def _joined(self, runtime: EquippingRuntime, equipment: Equipment, members: Members) -> Members:
         """Sites that came with an amendment tell their sizes; the preprocessing stays as it was."""
         known, schema = len(members.names), self.plan.data.table
         self._publish(runtime, Equipment(stage="examples", table=schema))
         new = tuple(range(known, len(self.names)))
         answers = self._ask(runtime, _JOINED + known, DESCRIPTION, new, needed=0)
-        told = self._members(answers)
-        joined = _Members(names=self.names, counts=(*members.counts, *told.counts[known:]))
+        told = Members.of(self.names, answers)
+        joined = Members(names=self.names, counts=(*members.counts, *told.counts[known:]))
         self._keep(equipment, joined)
         return joined
 
@@ -248,7 +181,7 @@ class Preparation:
         )
 
     def _fitted_noisily(
-        self, runtime: EquippingRuntime, schema: DataSchema, sized: Equipment, members: _Members
+        self, runtime: EquippingRuntime, schema: DataSchema, sized: Equipment, members: Members
     ) -> Equipment:
         """Preprocessing from noisy statistics, which the run's ledger holds."""
         promise = checked_promise(
@@ -360,16 +293,8 @@ class Preparation:
 
     # What follows --------------------------------------------------------------------------
 
-    def _members(self, answers: dict[int, Update]) -> _Members:
-        told = [answers.get(client) for client in range(len(self.names))]
-        counts = tuple(
-            (int(u.scalars["train_rows"]), int(u.scalars["test_rows"])) if u else (0, 0)
-            for u in told
-        )
-        return _Members(names=self.names, counts=counts)
-
     def _sized(self, answers: dict[int, Update], schema: DataSchema | None) -> Equipment:
-        shapes = {_shape(update) for update in answers.values()}
+        shapes = {shape_of(update) for update in answers.values()}
         if len(shapes) > 1:
             raise AnabranchError(
                 "AB-766",
@@ -383,8 +308,8 @@ class Preparation:
             classes = schema.target.count
         return Equipment(table=schema, input_shape=next(iter(shapes)), classes=classes)
 
-    def _assembled(self, equipment: Equipment, members: _Members) -> Prepared:
-        federation = _stand_in(members, equipment, self.plan)
+    def _assembled(self, equipment: Equipment, members: Members) -> Prepared:
+        federation = members.federation(self.plan, equipment)
         check_against_fleet(self.plan, len(federation))
         program = program_of(self.plan, federation, None)
         check_against_layout(self.plan, program.learner.layout)
@@ -404,15 +329,15 @@ class Preparation:
 
     # On the disk ---------------------------------------------------------------------------
 
-    def _kept(self) -> tuple[Equipment | None, _Members | None]:
+    def _kept(self) -> tuple[Equipment | None, Members | None]:
         try:
             equipment = (self.folder / "equipment.json").read_bytes()
             members = (self.folder / "members.json").read_bytes()
         except FileNotFoundError:
             return None, None
-        return Equipment.model_validate_json(equipment), _Members.model_validate_json(members)
+        return Equipment.model_validate_json(equipment), Members.model_validate_json(members)
 
-    def _keep(self, equipment: Equipment, members: _Members) -> None:
+    def _keep(self, equipment: Equipment, members: Members) -> None:
         with explained(self.folder, "writing what the sites told"):
             make_directory(self.folder, "equipment", self.faults)
             for name, value in (("members", members), ("equipment", equipment)):
@@ -423,40 +348,3 @@ class Preparation:
 def _ready(sized: Equipment, schema: DataSchema, fitted: Preprocessor) -> Equipment:
     shape = (len(fitted.features),)
     return sized.replace(stage="ready", table=schema, preprocessor=fitted, input_shape=shape)
-
-
-def _shape(update: Update) -> tuple[int, ...]:
-    axes = int(update.scalars["axes"])
-    return tuple(int(n) for n in update.vectors["shape"][:axes])
-
-
-def _stand_in(members: _Members, equipment: Equipment, plan: Plan) -> Federation:
-    """A federation that knows how many rows everybody has, and holds none of them."""
-    preprocessor = equipment.preprocessor
-    card = Card(
-        name=plan.data.source,
-        title="Data of the sites",
-        origin=f"{len(members.names)} site(s)",
-        licence="the sites' own",
-        citation="",
-        partition="natural",
-        sha256="",
-        personal=True,
-    )
-    test = [count for _, count in members.counts]
-    return Federation(
-        names=members.names,
-        train=_counted([count for count, _ in members.counts], equipment),
-        test=_counted(test, equipment) if any(test) else None,
-        card=card,
-        classes=equipment.classes,
-        features=preprocessor.features if preprocessor is not None else (),
-    )
-
-
-def _counted(counts: Sequence[int], equipment: Equipment) -> Ragged:
-    """Offsets as if the rows were there, and one row of zeros that checks may look at."""
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    kind = np.int64 if equipment.classes else np.float32
-    x = np.zeros((1, *equipment.input_shape), np.float32)
-    return Ragged(x, np.zeros(1, kind), offsets)

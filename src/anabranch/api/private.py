@@ -13,7 +13,8 @@ from anabranch.api.statistics import with_statistics
 from anabranch.client.inside import InsideNoise, units_of
 from anabranch.coordinator.asking import Asking
 from anabranch.coordinator.evaluation import Scored
-from anabranch.coordinator.releasing import OpenReleases, PrivateReleases
+from anabranch.coordinator.private_releases import PrivateReleases
+from anabranch.coordinator.releasing import OpenReleases
 from anabranch.coordinator.site_releases import SiteReleases, SiteTelling
 from anabranch.coordinator.store import Arrays, StoredRelease
 from anabranch.coordinator.store.ledger import PopulationLedger, RunLedger

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from anabranch.api.amending import apply_pending, pending_runs, propose
-from anabranch.api.preparing import OWN_SOURCES, require_protected, require_servable
+from anabranch.api.servable import OWN_SOURCES, require_protected, require_servable
 from anabranch.api.served_records import (
     as_stored,
     draining,
