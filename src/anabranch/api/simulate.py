@@ -84,11 +84,9 @@ def simulate(
     Raises:
         AnabranchError: the plan, the data or the model are not acceptable.
     """
-    federation = clients
-    if not isinstance(federation, Federation):
-        federation = Federation.from_arrays(federation, test=test, holdout=holdout)
-    if federation.test is None and federation.holdout is None:
-        federation = _held_out(federation, test_fraction, seed)
+    if not isinstance(clients, Federation):
+        clients = Federation.from_arrays(clients, test=test, holdout=holdout)
+    federation = _held_out(clients, test_fraction, seed)
     tables.setdefault("evaluation", EvaluationPlan(on=_measured_on(federation)))
     model_plan, module = _model(model)
     plan = plan_from(
@@ -108,6 +106,9 @@ def simulate(
 
 
 def _held_out(federation: Federation, fraction: float, seed: int) -> Federation:
+    """With examples to measure on: its own where it has some, else a share of every client's."""
+    if federation.test is not None or federation.holdout is not None:
+        return federation
     if not 0 <= fraction < 1:
         raise AnabranchError(
             "AB-105",

@@ -90,14 +90,28 @@ def build_learner(
     ):
         kind = "numpy"
     if kind == "numpy":
-        if not dense:
-            raise AnabranchError(
-                "AB-304",
-                f"the model {plan.name!r} needs PyTorch; without it there are {', '.join(_DENSE)}.",
-                fix='pip install "anabranch[torch]", or choose another model.',
-            )
+        _require_dense(plan, dense)
         stack, loss = _dense(plan, input_shape, classes)
         return NumpyLearner(stack, plan, loss)
+    _require_torch(plan, has_torch)
+    return _torch_learner(
+        plan,
+        _imported(plan.name) if own and module_factory is None else module_factory,
+        (input_shape, classes, vocabulary_size),
+        (engine, precision, device),
+    )
+
+
+def _require_dense(plan: ModelPlan, dense: bool) -> None:
+    if not dense:
+        raise AnabranchError(
+            "AB-304",
+            f"the model {plan.name!r} needs PyTorch; without it there are {', '.join(_DENSE)}.",
+            fix='pip install "anabranch[torch]", or choose another model.',
+        )
+
+
+def _require_torch(plan: ModelPlan, has_torch: bool) -> None:
     if not has_torch:
         raise AnabranchError(
             "AB-304",
@@ -105,12 +119,6 @@ def build_learner(
             fix='pip install "anabranch[torch]", or choose the NumPy learner for logistic, '
             "linear and mlp.",
         )
-    return _torch_learner(
-        plan,
-        _imported(plan.name) if own and module_factory is None else module_factory,
-        (input_shape, classes, vocabulary_size),
-        (engine, precision, device),
-    )
 
 
 def _torch_learner(
