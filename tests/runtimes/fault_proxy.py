@@ -1,4 +1,4 @@
-"""A network that fails, for tests: a proxy that cuts, delays and throttles connections.
+"""A network that fails, for tests: a proxy that cuts, delays, throttles and repeats connections.
 
 It knows bytes only, so it stands in front of TLS too. Where it cuts is drawn from a seed.
 """
@@ -25,12 +25,15 @@ class Weather:
         share: of the connections that are cut at all.
         delay: most seconds by which a piece is late.
         rate: bytes a second of each direction; None for no limit.
+        repeat: share of the connections whose requests are sent a second time when they are over,
+            byte for byte; over TLS no server can read them.
     """
 
     cut: tuple[int, int] | None = None
     share: float = 1.0
     delay: float = 0.0
     rate: float | None = None
+    repeat: float = 0.0
 
 
 class FaultProxy:
@@ -44,7 +47,7 @@ class FaultProxy:
     """
 
     def __init__(self, listen: int, target: int, weather: Weather, seed: int = 0) -> None:
-        self.weather, self.cuts, self.connections = weather, 0, 0
+        self.weather, self.cuts, self.connections, self.repeated = weather, 0, 0, 0
         self._listen, self._target = listen, target
         self._draw = np.random.default_rng(seed)
         self._loop = asyncio.new_event_loop()
@@ -79,7 +82,9 @@ class FaultProxy:
         weather, left = self.weather, [float("inf")]
         if weather.cut is not None and self._draw.random() < weather.share:
             left[0] = float(self._draw.integers(*weather.cut))
-        both = [self._pipe(near, ask, left, weather), self._pipe(far, answer, left, weather)]
+        asked = bytearray()
+        both = [self._pipe(near, ask, left, weather, asked)]
+        both.append(self._pipe(far, answer, left, weather))
         tasks = [asyncio.ensure_future(pipe) for pipe in both]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if left[0] <= 0:
@@ -92,6 +97,19 @@ class FaultProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
         for writer in (ask, answer):
             writer.close()
+        if weather.repeat and self._draw.random() < weather.repeat:
+            await self._repeat(bytes(asked))
+
+    async def _repeat(self, asked: bytes) -> None:
+        """Send what was asked again, as a network or an attacker that plays it back may."""
+        with suppress(ConnectionError, asyncio.TimeoutError):
+            far, ask = await asyncio.open_connection("127.0.0.1", self._target)
+            self.repeated += 1
+            ask.write(asked)
+            try:
+                await asyncio.wait_for(far.read(), 1.0)  # nobody listens to the answers
+            finally:
+                ask.close()
 
     async def _pipe(
         self,
@@ -99,6 +117,7 @@ class FaultProxy:
         writer: asyncio.StreamWriter,
         left: list[float],
         weather: Weather,
+        kept: bytearray | None = None,
     ) -> None:
         with suppress(ConnectionError, asyncio.CancelledError):
             while piece := await reader.read(4096):
@@ -107,6 +126,8 @@ class FaultProxy:
                 if weather.rate is not None:
                     await asyncio.sleep(len(piece) / weather.rate)
                 sent = piece[: int(max(0.0, min(left[0], len(piece))))]
+                if kept is not None:
+                    kept += sent
                 writer.write(sent)
                 await writer.drain()
                 left[0] -= len(piece)

@@ -117,13 +117,18 @@ class ClientProcesses:
             self._pipes.append(ours)
             self.processes.append(process)
 
-    def serve(self, prepared: Prepared) -> HttpRuntime:
-        """Start the server and tell the clients where it is; for `conduct`."""
+    def serve(self, prepared: Prepared, way: Callable[[str], str] = lambda url: url) -> HttpRuntime:
+        """Start the server and tell the clients where it is; for `conduct`.
+
+        Args:
+            prepared: the run.
+            way: from the server's address to the one that the clients are told.
+        """
         own = InlineRuntime(prepared.simulant(None))
         sections = prepared.program.broadcast_sections
         runtime = HttpRuntime(prepared.federation.names, sections, own=own, limits=QUICK)
         for pipe in self._pipes:
-            pipe.send(runtime.url)
+            pipe.send(way(runtime.url))
         return runtime
 
     def join(self) -> list[int | None]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_proxy import FaultProxy, Weather
 from http_fleets import ClientProcesses
+from served_fleets import free_port
 
 from anabranch.algorithms import FedAvg, Scaffold
 from anabranch.algorithms.base import Algorithm
@@ -32,6 +36,7 @@ from anabranch.updates.sparse import TopK
 from anabranch.updates.stages import Stage
 
 NAMES = ("a", "b", "c/d?&", "ü")
+TWICE = Weather(repeat=1.0)
 
 
 def prepared(
@@ -59,12 +64,15 @@ def prepared(
 
 
 def conducted(
-    work: Prepared, folder: Path, fleet: ClientProcesses | None
+    work: Prepared,
+    folder: Path,
+    fleet: ClientProcesses | None,
+    way: Callable[[str], str] = lambda url: url,
 ) -> tuple[Run, list[Event]]:
     events: list[Event] = []
     with Store.open(folder) as store:
         run_id = store.create_run(new_record(work))
-        remote = None if fleet is None else fleet.serve
+        remote = None if fleet is None else partial(fleet.serve, way=way)
         return conduct(work, store, run_id, events.append, remote=remote), events
 
 
@@ -95,6 +103,25 @@ def test_clients_that_leave_before_they_know_their_fate_keep_their_memory(tmp_pa
     deployed, _ = conducted(work, tmp_path / "deployed", fleet)
     assert fleet.join() == [0, 0, 0, 0]
     assert simulated.vector.tobytes() == deployed.vector.tobytes()
+
+
+def test_requests_that_arrive_twice_count_once(tmp_path: Path) -> None:
+    """Every connection is played again when it is over: polls, uploads and confirmed fates."""
+    work = prepared(Scaffold(), RoundsPlan(count=4))
+    simulated, _ = conducted(work, tmp_path / "simulated", None)
+    fleet = ClientProcesses(work, tmp_path / "clients", restless=True)
+    proxies: list[FaultProxy] = []
+
+    def way(url: str) -> str:
+        proxies.append(FaultProxy(port := free_port(), int(url.rpartition(":")[2]), TWICE))
+        return f"http://127.0.0.1:{port}"
+
+    deployed, _ = conducted(work, tmp_path / "deployed", fleet, way)
+    assert fleet.join() == [0, 0, 0, 0]
+    proxies[0].close()
+    assert proxies[0].repeated > 4
+    assert simulated.vector.tobytes() == deployed.vector.tobytes()
+    assert simulated.clients == deployed.clients
 
 
 def test_a_client_killed_in_a_round_does_not_stop_the_run(tmp_path: Path) -> None:
