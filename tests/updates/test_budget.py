@@ -14,12 +14,23 @@ from anabranch.coordinator.store import Store
 from anabranch.plan import Plan
 from anabranch.plan.budget import check_budget, least_bytes
 from anabranch.randomness import generator
-from anabranch.updates import CODECS, ECQ, Codec, EncodeContext, Packed, Update
+from anabranch.updates import (
+    CODECS,
+    ECQ,
+    QSGD,
+    STC,
+    Codec,
+    EncodeContext,
+    LowRank,
+    Packed,
+    TopK,
+    Update,
+)
 from anabranch.updates.budget import bytes_of
 
 
 def within(codec: Codec, max_bytes: int | None) -> Packed:
-    context = EncodeContext("a", 1, generator(0, "budget"), {}, max_bytes)
+    context = EncodeContext("a", 1, generator(0, "budget"), max_bytes)
     memory = {"rest": np.zeros(20_000, np.float32)} if codec.remembers else {}
     return codec.encode(Update({"delta": heavy(20_000)}, {}), memory, context)[0].packed["delta"]
 
@@ -38,6 +49,84 @@ def test_the_contract_covers_the_coarsest_step() -> None:
     assert ECQ(coarseness=2, coarsest=30).contract().inflation == 31
     with pytest.raises(ValueError, match="at least coarseness"):
         ECQ(coarseness=6, coarsest=3)
+
+
+LADDERS: list[Codec] = [
+    ECQ(coarseness=1, coarsest=200),
+    QSGD(bits=8, coarsest=2),
+    TopK(fraction=0.2, coarsest=0.001, feedback=False),
+    STC(fraction=0.2, coarsest=0.001),
+    LowRank(rank=60, coarsest=1),
+]
+
+
+def fixed(codec: Codec) -> Codec:
+    """The same without coarser ways."""
+    return codec.replace(coarsest=None)
+
+
+@pytest.mark.parametrize("codec", LADDERS, ids=lambda c: c.name)
+def test_every_way_of_a_ladder_is_smaller_and_read_by_the_codec_of_the_plan(codec: Codec) -> None:
+    ways = list(codec.ladder())
+    frames = [within(way, None) for way in ways]
+    sizes = [len(frame.content) for frame in frames]
+    assert len(ways) >= 6
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0] / 2
+    for way, frame in zip(ways, frames, strict=True):
+        np.testing.assert_array_equal(unpacked(codec, frame), unpacked(way, frame))
+    noted = [codec.coarseness_of(frame) for frame in frames]
+    assert len(set(noted)) == len(noted)
+    assert min(sizes) >= codec.least_bytes(20_000)
+
+
+@pytest.mark.parametrize("codec", LADDERS, ids=lambda c: c.name)
+def test_the_first_way_that_fits_is_sent(codec: Codec) -> None:
+    free = within(codec, None)
+    assert free.content == within(fixed(codec), None).content
+    last = len(within(list(codec.ladder())[-1], None).content)
+    for most in (len(free.content) - 1, (len(free.content) + 2 * last) // 3):
+        frame = within(codec, most)
+        assert len(frame.content) <= most
+        assert codec.coarseness_of(frame) != codec.coarseness_of(free)
+    with pytest.raises(ab.AnabranchError, match=r"AB-524.*coarsest"):
+        within(codec, codec.least_bytes(20_000) - 1)
+
+
+@pytest.mark.parametrize("codec", LADDERS[1:], ids=lambda c: c.name)
+def test_a_codec_without_coarser_ways_refuses_their_frames(codec: Codec) -> None:
+    small = within(list(codec.ladder())[-1], None)
+    with pytest.raises(ab.AnabranchError, match=r"AB-523.*than the plan says"):
+        unpacked(fixed(codec), small)
+
+
+def test_promises_hold_for_the_coarsest_way() -> None:
+    assert QSGD(bits=6, coarsest=2).contract() == QSGD(bits=2).contract()
+    many, few = LowRank(rank=60, coarsest=2), LowRank(rank=2)
+    assert many.least_bytes(20_000) == few.least_bytes(20_000)
+
+
+@pytest.mark.parametrize(
+    ("codec", "fields"),
+    [
+        (QSGD, {"bits": 4, "coarsest": 5}),
+        (TopK, {"fraction": 0.1, "coarsest": 0.2}),
+        (STC, {"fraction": 0.1, "coarsest": 0.2}),
+        (LowRank, {"rank": 8, "coarsest": 9}),
+    ],
+)
+def test_the_coarsest_way_is_not_finer(codec: type[Codec], fields: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="coarsest must be at most"):
+        codec.model_validate(fields)
+
+
+def test_error_feedback_keeps_what_a_coarser_way_left_out() -> None:
+    codec = TopK(fraction=0.2, coarsest=0.001)
+    context = EncodeContext("a", 1, generator(0, "budget"), 2_000)
+    delta = heavy(20_000)
+    memory = {"rest": np.zeros(20_000, np.float32)}
+    sent, kept = codec.encode(Update({"delta": delta}, {}), memory, context)
+    np.testing.assert_array_equal(unpacked(codec, sent.packed["delta"]) + kept["rest"], delta)
 
 
 def test_what_does_not_fit_is_not_sent() -> None:

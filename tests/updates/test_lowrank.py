@@ -67,8 +67,8 @@ def test_vectors_and_small_matrices_are_sent_as_they_are() -> None:
     assert (decoded[:1500] != delta[:1500]).any()
     full = LowRank(rank=256, shapes=SHAPES, feedback=False)
     np.testing.assert_allclose(back(full, delta), delta, atol=2e-3)
-    # Frame, two exponents and factors of both matrices in float16, the vector in float32.
-    wanted = 14 + 2 * 4 + 2 * 2 * (80 + 26) + 4 * 50
+    # Frame, the rank, two exponents and factors of both matrices in float16, the vector in float32.
+    wanted = 14 + 2 + 2 * 4 + 2 * 2 * (80 + 26) + 4 * 50
     assert len(packed(codec, delta).content) == wanted == codec.least_bytes(LENGTH)
 
 

@@ -66,7 +66,8 @@ class UpdateView:
         network: over which it went; empty where not known.
         budget: most bytes that it might have, by the network; None where the plan says so alone.
         size: bytes as sent; 0 when nothing was.
-        coarseness: step of the codec in root mean squares; None where it has no choice.
+        coarseness: how the codec wrote it (the step of ecq in root mean squares, the part of topk
+            and stc, the bits of qsgd, the rank of lowrank); None where it has no choice.
         too_large: it did not fit even at the coarsest, so it was not sent.
     """
 

@@ -150,7 +150,7 @@ class Codec(Stage):
             "AB-524",
             f"client {context.client!r}: the update has {smallest} bytes at the coarsest; "
             f"updates.max_bytes allows {context.max_bytes}.",
-            fix="allow more bytes, or take a coarser codec (for ecq: a larger 'coarsest').",
+            fix="allow more bytes, or let the codec go further (its parameter 'coarsest').",
             kept="Nothing of this client was sent; the round goes on.",
         )
 

@@ -13,18 +13,20 @@ have seen the last one, and what the projection leaves out is kept at the client
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anabranch.errors import AnabranchError
+from anabranch.updates.codec import Codec
 from anabranch.updates.halves import read_halves, write_halves
 from anabranch.updates.layout import Layout, Policy
-from anabranch.updates.packed import FRAME_BYTES, Reader, Writer
+from anabranch.updates.packed import FRAME_BYTES, Packed, Reader, Writer, inconsistent
 from anabranch.updates.sections import Vector
 from anabranch.updates.sparse import ErrorFeedback
 from anabranch.updates.stages import EncodeContext, StageContract
@@ -48,13 +50,34 @@ class LowRank(ErrorFeedback):
 
     name: ClassVar[str] = "lowrank"
     codec: ClassVar[int] = 11
+    version: ClassVar[int] = 2  # 1 did not say the rank
     kind: Literal["lowrank"] = "lowrank"
     rank: int = Field(default=8, ge=1, le=256, json_schema_extra={"unit": "columns"})
     """Columns of each factor; more is larger and more exact."""
+    coarsest: int | None = Field(default=None, ge=1, le=256, json_schema_extra={"unit": "columns"})
+    """Columns down to which an update is encoded anew, two thirds of the last each time, to keep to
+    ``updates.max_bytes``. Left out: they stay as they are."""
     iterations: int = Field(default=2, ge=1, le=8)
     """Products with the matrix that bring the factors near the best ones; costs only time."""
     shapes: tuple[tuple[int, ...], ...] = ()
     """Shapes of the parameters in the order of the vector. Left out: those of the model."""
+
+    @model_validator(mode="after")
+    def _coarser(self) -> LowRank:
+        if self.coarsest is not None and self.coarsest > self.rank:
+            raise ValueError("coarsest must be at most rank")
+        return self
+
+    def ladder(self) -> Iterator[Codec]:
+        rank, last = self.rank, self.coarsest or self.rank
+        yield self
+        while rank > last:
+            rank = max(2 * rank // 3, last)
+            yield self.replace(rank=rank, coarsest=None)
+
+    def coarseness_of(self, packed: Packed) -> float | None:
+        rank = packed.content[FRAME_BYTES : FRAME_BYTES + 2]
+        return float(struct.unpack("<H", rank)[0]) if len(rank) == 2 else None
 
     def contract(self) -> StageContract:
         promised = super().contract()
@@ -83,14 +106,15 @@ class LowRank(ErrorFeedback):
     def least_bytes(self, length: int) -> int:
         if self._covered != length:  # the shapes are not known yet
             return FRAME_BYTES
-        blocks = list(self._blocks(length))
+        blocks = list(self._blocks(length, self.coarsest or self.rank))
         factors = sum(4 + 2 * rank * (rows + cols) for rows, cols, rank in blocks if rank)
         raw = sum(4 * rows * cols for rows, cols, rank in blocks if not rank)
-        return FRAME_BYTES + factors + raw
+        return FRAME_BYTES + 2 + factors + raw
 
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
+        writer.number(self.rank, "<u2")
         start = 0
-        for rows, cols, rank in self._blocks(len(delta)):
+        for rows, cols, rank in self._blocks(len(delta), self.rank):
             block = delta[start : start + rows * cols]
             start += rows * cols
             if not rank:
@@ -103,9 +127,12 @@ class LowRank(ErrorFeedback):
             write_halves(right.ravel(), writer)
 
     def read(self, reader: Reader, length: int) -> Vector:
+        most = reader.integer("<u2")
+        if not (self.coarsest or self.rank) <= most <= self.rank:
+            raise inconsistent("its factors have another number of columns than the plan says")
         vector = np.empty(length, np.float32)
         start = 0
-        for rows, cols, rank in self._blocks(length):
+        for rows, cols, rank in self._blocks(length, most):
             block = vector[start : start + rows * cols]
             start += rows * cols
             if not rank:
@@ -116,12 +143,13 @@ class LowRank(ErrorFeedback):
             _multiply(left, right, block)
         return vector
 
-    def _blocks(self, length: int) -> Iterator[tuple[int, int, int]]:
-        """(rows, columns, rank) of each part of a vector; rank 0 where factors save nothing."""
+    def _blocks(self, length: int, most: int) -> Iterator[tuple[int, int, int]]:
+        """(rows, columns, rank) of each part of a vector, with rank at most ``most``; rank 0 where
+        factors save nothing."""
         shapes = self.shapes if self._covered == length else (_nearly_square(length),)
         for shape in shapes:
             rows, cols = shape[0] if shape else 1, math.prod(shape[1:])
-            rank = min(self.rank, rows, cols)
+            rank = min(most, rows, cols)
             saves = len(shape) > 1 and 2 * rank * (rows + cols) + 4 < 4 * rows * cols
             yield rows, cols, rank if saves else 0
 

@@ -121,9 +121,14 @@ class _Buckets(Codec):
         """Levels between zero and the scale."""
         raise NotImplementedError
 
+    @property
+    def fewest_levels(self) -> int:
+        """The same for the coarsest way to write."""
+        return self.levels
+
     def contract(self) -> StageContract:
         # In a bucket |x^ - x| < max / levels <= |x| / levels at each of its coordinates.
-        growth = 1 + math.sqrt(self.bucket) / self.levels
+        growth = 1 + math.sqrt(self.bucket) / self.fewest_levels
         return codec_contract(unbiased=True, inflation=growth)
 
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
@@ -138,11 +143,14 @@ class _Buckets(Codec):
         write_integers(symbols.ravel()[: len(delta)], writer)
 
     def read(self, reader: Reader, length: int) -> Vector:
+        return self._read_rows(reader, length, self.levels)
+
+    def _read_rows(self, reader: Reader, length: int, levels: int) -> Vector:
         scales = reader.floats(-(-length // self.bucket))
         symbols = read_integers(reader, length)
-        if int(symbols.max()) > self.levels or int(symbols.min()) < -self.levels:
+        if int(symbols.max()) > levels or int(symbols.min()) < -levels:
             raise inconsistent("a level is out of range")
-        vector, steps = symbols.astype(np.float32), scales / np.float32(self.levels)
+        vector, steps = symbols.astype(np.float32), scales / np.float32(levels)
         full = length // self.bucket
         rows = vector[: full * self.bucket].reshape(full, self.bucket)
         rows *= steps[:full, None]
@@ -167,13 +175,51 @@ class QSGD(_Buckets):
 
     name: ClassVar[str] = "qsgd"
     codec: ClassVar[int] = 3
+    version: ClassVar[int] = 3  # 2 did not say how many bits a level has
     kind: Literal["qsgd"] = "qsgd"
     bits: int = Field(default=4, ge=2, le=8)
     """Bits of a level before entropy coding."""
+    coarsest: int | None = Field(default=None, ge=2, le=8, json_schema_extra={"unit": "bits"})
+    """Bits down to which an update is encoded anew, one less each time, to keep to
+    ``updates.max_bytes``. Left out: they stay as they are."""
+
+    @model_validator(mode="after")
+    def _coarser(self) -> QSGD:
+        if self.coarsest is not None and self.coarsest > self.bits:
+            raise ValueError("coarsest must be at most bits")
+        return self
 
     @property
     def levels(self) -> int:
-        return (1 << (self.bits - 1)) - 1
+        return _levels_of(self.bits)
+
+    @property
+    def fewest_levels(self) -> int:
+        return _levels_of(self.coarsest or self.bits)
+
+    def ladder(self) -> Iterator[Codec]:
+        yield self
+        for bits in range(self.bits - 1, (self.coarsest or self.bits) - 1, -1):
+            yield self.replace(bits=bits, coarsest=None)
+
+    def coarseness_of(self, packed: Packed) -> float | None:
+        bits = packed.content[FRAME_BYTES : FRAME_BYTES + 1]
+        return float(bits[0]) if bits else None
+
+    def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
+        writer.number(self.bits, "u1")
+        super().write(delta, context, writer)
+
+    def read(self, reader: Reader, length: int) -> Vector:
+        bits = reader.integer("u1")
+        if not (self.coarsest or self.bits) <= bits <= self.bits:
+            raise inconsistent("its levels have another number of bits than the plan says")
+        return self._read_rows(reader, length, _levels_of(bits))
+
+
+def _levels_of(bits: int) -> int:
+    """Levels a side that so many bits tell apart."""
+    return (1 << (bits - 1)) - 1
 
 
 class Ternary(_Buckets):

@@ -8,16 +8,18 @@ back; the shared random mask needs none, because it is right on average.
 from __future__ import annotations
 
 import math
+import struct
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anabranch.randomness import derived_seed
 from anabranch.updates.codec import Codec, LevelCodec, codec_contract
 from anabranch.updates.levels import Levels
-from anabranch.updates.packed import FRAME_BYTES, Reader, Writer, inconsistent
+from anabranch.updates.packed import FRAME_BYTES, Packed, Reader, Writer, inconsistent
 from anabranch.updates.sections import Vector
 from anabranch.updates.stages import EncodeContext, StageContract
 from anabranch.updates.symbols import Symbols, read_symbols, write_symbols
@@ -45,8 +47,41 @@ class ErrorFeedback(Codec):
 class _Largest(ErrorFeedback):
     """Only the coordinates of largest absolute value are sent."""
 
+    version: ClassVar[int] = 2  # 1 did not say which part of the coordinates is sent
     fraction: float = Field(default=0.01, gt=0, le=1, json_schema_extra={"unit": "of coordinates"})
     """Part of the coordinates that is sent; at least one is."""
+    coarsest: float | None = Field(
+        default=None, gt=0, le=1, json_schema_extra={"unit": "of coordinates"}
+    )
+    """Part down to which an update is encoded anew, two thirds of the last each time, to keep to
+    ``updates.max_bytes``. Left out: the part stays as it is."""
+
+    @model_validator(mode="after")
+    def _coarser(self) -> _Largest:
+        if self.coarsest is not None and self.coarsest > self.fraction:
+            raise ValueError("coarsest must be at most fraction")
+        return self
+
+    def ladder(self) -> Iterator[Codec]:
+        part, last = self.fraction, self.coarsest or self.fraction
+        yield self
+        while part > last:
+            part = max(part / 1.5, last)
+            yield self.replace(fraction=part, coarsest=None)
+
+    def coarseness_of(self, packed: Packed) -> float | None:
+        part = packed.content[FRAME_BYTES : FRAME_BYTES + 4]
+        return struct.unpack("<f", part)[0] if len(part) == 4 else None
+
+    def _write_places(self, delta: Vector, writer: Writer) -> NDArray[np.intp]:
+        """The part that is sent, for the record of the round; returns where it lies."""
+        writer.number(self.fraction, "<f4")
+        return _largest(delta, _kept(len(delta), self.fraction))
+
+    def _check_count(self, count: int, length: int) -> None:
+        most = _kept(length, self.fraction)
+        if not _kept(length, self.coarsest or self.fraction) <= count <= most:
+            raise inconsistent("it holds another number of coordinates than the plan says")
 
 
 def _kept(length: int, fraction: float) -> int:
@@ -74,19 +109,19 @@ class TopK(_Largest):
     kind: Literal["topk"] = "topk"
 
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
-        places = _largest(delta, _kept(len(delta), self.fraction))
+        places = self._write_places(delta, writer)
         symbols = np.zeros(len(delta), np.int32)
         symbols[places] = 1
         write_symbols(symbols, writer)
         writer.array(delta[places], "<f4")
 
     def least_bytes(self, length: int) -> int:
-        return FRAME_BYTES + 4 * _kept(length, self.fraction)
+        return FRAME_BYTES + 4 + 4 * _kept(length, self.coarsest or self.fraction)
 
     def read(self, reader: Reader, length: int) -> Vector:
+        reader.scale()
         places = np.flatnonzero(_checked(read_symbols(reader, length), 0, 1))
-        if len(places) != _kept(length, self.fraction):
-            raise inconsistent("it holds another number of coordinates than the plan says")
+        self._check_count(len(places), length)
         vector = np.zeros(length, np.float32)
         vector[places] = reader.floats(len(places))
         return vector
@@ -104,17 +139,17 @@ class STC(_Largest, LevelCodec):
     kind: Literal["stc"] = "stc"
 
     def write(self, delta: Vector, context: EncodeContext, writer: Writer) -> None:
-        places = _largest(delta, _kept(len(delta), self.fraction))
+        places = self._write_places(delta, writer)
         writer.number(float(np.abs(delta[places]).mean(dtype=np.float64)), "<f4")
         symbols = np.zeros(len(delta), np.int32)
         symbols[places] = np.where(delta[places] < 0, -1, 1)
         write_symbols(symbols, writer)
 
     def read_levels(self, reader: Reader, length: int) -> Levels:
+        reader.scale()
         size = reader.scale()
         symbols = _checked(read_symbols(reader, length), -1, 1)
-        if np.count_nonzero(symbols) != _kept(length, self.fraction):
-            raise inconsistent("it holds another number of coordinates than the plan says")
+        self._check_count(int(np.count_nonzero(symbols)), length)
         return Levels(symbols, size)
 
 
