@@ -126,6 +126,19 @@ def test_public_pictures_are_the_last_ones_and_belong_to_no_client() -> None:
         open_source("fashion-mnist", {"public": 60_000})
 
 
+@pytest.mark.skipif(not FASHION.is_dir(), reason="dataset-fashion-mnist is not installed")
+def test_models_can_be_measured_on_public_pictures() -> None:
+    everything = open_source("fashion-mnist", {}).load(0)
+    for public in (5_000, 40_000):
+        pool = open_source("fashion-mnist", {"public": public, "holdout": "public"}).load(0)
+        assert len(pool.y) == 60_000 - public
+        assert pool.holdout is not None
+        checked = min(public, 10_000)
+        assert (np.asarray(pool.holdout.y) == np.asarray(everything.y)[-checked:]).all()
+    with pytest.raises(AnabranchError, match=r"AB-205.*needs public pictures"):
+        open_source("fashion-mnist", {"holdout": "public"})
+
+
 def test_fashion_mnist_names_the_package_when_it_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(AnabranchError, match=r"AB-207.*apt-get install dataset-fashion-mnist"):
         open_source("fashion-mnist", {"folder": str(tmp_path)}).load(0)

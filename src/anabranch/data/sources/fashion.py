@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anabranch.data.federation import Card, Examples
 from anabranch.data.partition import IID
@@ -22,6 +22,8 @@ from anabranch.values import Value
 __all__ = ["FashionMNIST"]
 
 _FOLDER = "/usr/share/datasets/fashion-mnist"
+_CHECKED = 10_000
+"""Public pictures that are held out at most: as many as there are test pictures."""
 
 
 class FashionMNIST(Value):
@@ -33,6 +35,15 @@ class FashionMNIST(Value):
     """Where the four .gz files are."""
     public: int = Field(default=0, ge=0, lt=60_000)
     """Training pictures, the last ones, that no client gets: to choose settings with."""
+    holdout: Literal["test", "public"] = "test"
+    """What the coordinator measures models on: the test pictures, or the public ones (the last
+    10,000 of them at most), as a search for settings does, which must not see the test pictures."""
+
+    @model_validator(mode="after")
+    def _something_to_measure_on(self) -> FashionMNIST:
+        if self.holdout == "public" and not self.public:
+            raise ValueError("holdout 'public' needs public pictures; give public, such as 10000")
+        return self
 
     def load(self, seed: int, schema: DataSchema | None = None) -> Pool:
         """Read the files; the test images are the federation's hold-out.
@@ -45,6 +56,8 @@ class FashionMNIST(Value):
         arrays = [_parse(data, name) for data, name in zip(packed, names, strict=True)]
         images, labels, test_images, test_labels = arrays
         kept = len(images) - self.public
+        if self.holdout == "public":
+            test_images, test_labels = images[kept:][-_CHECKED:], labels[kept:][-_CHECKED:]
         images, labels = images[:kept], labels[:kept]
         size = (1, 28, 28) if self.shape == "image" else (784,)
         return Pool(
