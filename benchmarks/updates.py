@@ -149,7 +149,7 @@ def trained() -> Vector:
 def measure(codec: Codec, delta: Vector, turns: int) -> Figures:
     """Size, error and speed of one codec."""
     memory = {"rest": np.zeros_like(delta)} if codec.remembers else {}
-    context = EncodeContext("a", 1, generator(0, "encode"), {})
+    context = EncodeContext("a", 1, generator(0, "encode"))
     update = Update({"delta": delta}, {})
     # Without feedback: adding and keeping the rest would count decoding as encoding.
     plain = codec.replace(feedback=False) if codec.remembers else codec
@@ -171,7 +171,7 @@ def fused(turns: int) -> dict[str, float]:
     delta = synthetic()
     sections = Sections((Section.vector("delta", len(delta)),))
     pipeline = compile_stages([ECQ()])
-    context = EncodeContext("a", 1, generator(0, "encode"), {})
+    context = EncodeContext("a", 1, generator(0, "encode"))
     sent, _ = pipeline.encode(Update({"delta": delta}, {}), {}, context)
     fold = Accumulator(FoldPlan(sections, capacity=10**6))
     levels, decoded = pipeline.decode_to_add(sent), pipeline.decode_one(sent)

@@ -105,7 +105,7 @@ def test_an_amended_contract_names_those_before_it() -> None:
     given = Amendment(number=2, predecessors=("ab" * 32, "cd" * 32), added=("west",), reason="more")
     contract = amended_contract(plan(), given)
     assert amendment_of(contract) == given
-    assert given.predecessor == "cd" * 32
+    assert given.predecessors[-1] == "cd" * 32
     assert amendment_of(plan().contract()) is None
     assert amended_contract(plan(), None) == plan().contract()
     assert not differences(contract, plan().contract())

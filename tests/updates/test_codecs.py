@@ -50,7 +50,7 @@ DELTAS = arrays(np.float32, st.integers(1, 70), elements=FLOATS)
 
 def packed(codec: Codec, delta: Vector, draw: int = 0, client: str = "a") -> Packed:
     memory = {"rest": np.zeros_like(delta)} if codec.remembers else {}
-    context = EncodeContext(client, 1, generator(0, "encode", draw, client), {})
+    context = EncodeContext(client, 1, generator(0, "encode", draw, client))
     return codec.encode(Update({"delta": delta}, {}), memory, context)[0].packed["delta"]
 
 
@@ -260,7 +260,7 @@ def test_error_feedback_loses_nothing(codec: Codec) -> None:
     for number in range(60):
         delta = rng.normal(size=50).astype(np.float32)
         everything += delta
-        context = EncodeContext("a", number, rng, {})
+        context = EncodeContext("a", number, rng)
         update, kept = codec.encode(Update({"delta": delta}, {}), memory, context)
         memory = dict(kept)
         sent += unpacked(codec, update.packed["delta"])
@@ -270,7 +270,7 @@ def test_error_feedback_loses_nothing(codec: Codec) -> None:
 def test_other_sections_are_left_alone() -> None:
     update = Update({"delta": heavy(64), "control": heavy(64)}, {"weight": 2.0})
     sections = Sections((Section.vector("delta", 64), Section.vector("control", 64)))
-    context = EncodeContext("a", 1, generator(0, "e"), {})
+    context = EncodeContext("a", 1, generator(0, "e"))
     pipeline = compile_stages([QSGD()])
     sent, _ = pipeline.encode(update, {}, context)
     assert sent.vectors.keys() == {"control"}

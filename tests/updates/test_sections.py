@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from anabranch.aggregation import combine_sums
 from anabranch.errors import AnabranchError
 from anabranch.updates import (
     WEIGHT,
@@ -108,7 +107,7 @@ def test_totals() -> None:
     )
     assert total.mean("delta").tolist() == [3.0]  # by weight
     assert total.mean("control").tolist() == [1.5]  # uniform
-    both = combine_sums([total, total])
+    both = total.plus(total)
     assert both.contributors == 4
     assert both.mean("delta").tolist() == [3.0]
     unweighted = Sections((Section.vector("delta", 1),))
@@ -116,8 +115,6 @@ def test_totals() -> None:
     assert plain.weight == 2.0
     with pytest.raises(ValueError, match="different sections"):
         plain.plus(total)
-    with pytest.raises(ValueError, match="no groups"):
-        combine_sums([])
 
 
 _floats = st.floats(-(2.0**100), 2.0**100, width=32)

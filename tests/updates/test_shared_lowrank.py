@@ -29,7 +29,7 @@ def sent(
     of: SharedLowRank, delta: Vector, rest: Vector | None = None, round_: int = 3
 ) -> tuple[Update, Vector]:
     memory = {"rest": np.zeros(LENGTH, np.float32) if rest is None else rest}
-    context = EncodeContext("a", round_, generator(0, "encode", round_, "a"), {})
+    context = EncodeContext("a", round_, generator(0, "encode", round_, "a"))
     update, kept = of.encode(Update({"delta": delta}, {"weight": 1.0}), memory, context)
     return update, np.asarray(kept.get("rest", np.zeros(LENGTH)), np.float32)
 

@@ -181,7 +181,7 @@ def test_every_order_is_undone_or_refused(stages: tuple[Stage, ...]) -> None:
     for number in range(3):
         rng = np.random.default_rng(number)
         delta = rng.normal(size=6).astype(np.float32)
-        context = EncodeContext(f"client {number}", 1, rng, prepared={})
+        context = EncodeContext(f"client {number}", 1, rng)
         encoded, kept = pipeline.encode(Update({"delta": delta}, {}), {}, context)
         assert not kept
         accumulator.add(pipeline.decode_one(encoded), "a")
@@ -255,7 +255,7 @@ def test_stages_are_undone_last_first(stages: list[Stage], sent: list[float]) ->
     """Pairs that do not commute: what is sent shows the order of encoding."""
     pipeline, sections = compile_stages(stages), Sections((Section.vector("delta", 3),))
     delta = np.float32([4, 4, 16])
-    context = EncodeContext("a", 1, np.random.default_rng(0), prepared={})
+    context = EncodeContext("a", 1, np.random.default_rng(0))
     encoded, _ = pipeline.encode(Update({"delta": delta}, {}), {}, context)
     assert np.allclose(encoded.vectors["delta"], sent)
     accumulator = Accumulator(FoldPlan(sections, capacity=1))
@@ -277,7 +277,7 @@ def test_a_sum_that_cannot_be_undone_is_refused() -> None:
 def test_no_stages_do_nothing() -> None:
     pipeline = compile_stages([])
     update = Update({"delta": np.float32([1, 2])}, {})
-    context = EncodeContext("a", 1, np.random.default_rng(0), prepared={})
+    context = EncodeContext("a", 1, np.random.default_rng(0))
     assert pipeline.encode(update, {}, context) == (update, {})
     assert pipeline.decode_one(update) is update
     assert pipeline.finest is Finest.TOTAL
@@ -288,7 +288,7 @@ def test_memory_is_kept_under_the_name_of_its_stage() -> None:
     sections = Sections((Section.vector("delta", 2),))
     pipeline = compile_stages([Remember(), Scale(exponent=0)])
     assert [s.name for s in pipeline.memory(sections)] == ["remember.rest"]
-    context = EncodeContext("a", 1, np.random.default_rng(0), prepared={})
+    context = EncodeContext("a", 1, np.random.default_rng(0))
     memory: dict[str, Vector] = {"remember.rest": np.zeros(2, np.float32)}
     sent, memory = pipeline.encode(Update({"delta": np.float32([3, 1])}, {}), memory, context)
     assert sent.vectors["delta"].tolist() == [2, 2]
@@ -296,24 +296,3 @@ def test_memory_is_kept_under_the_name_of_its_stage() -> None:
     sent, memory = pipeline.encode(Update({"delta": np.float32([3, 1])}, {}), memory, context)
     assert sent.vectors["delta"].tolist() == [2, 0]
     assert memory["remember.rest"].tolist() == [2, 0]
-
-
-def test_noise_of_a_release_is_added_in_order() -> None:
-    class Add(Stage):
-        name: ClassVar[str] = "add"
-
-        def contract(self) -> StageContract:
-            return StageContract(linear=True, unbiased=True)
-
-        def release(self, total: Total, round_: int) -> Total:
-            return Total(total.sections, {"delta": total.sums["delta"] + round_}, 1)
-
-    class Double(Add):
-        name: ClassVar[str] = "double"
-
-        def release(self, total: Total, round_: int) -> Total:
-            return Total(total.sections, {"delta": total.sums["delta"] * 2}, 1)
-
-    total = Total(Sections((Section.vector("delta", 1),)), {"delta": np.zeros(1)}, 1)
-    assert compile_stages([Add(), Double()]).release(total, 5).sums["delta"].tolist() == [10.0]
-    assert compile_stages([Double(), Add()]).release(total, 5).sums["delta"].tolist() == [5.0]

@@ -55,7 +55,7 @@ def updates(count: int) -> list[Vector]:
 def folded(pipeline: Pipeline, deltas: list[Vector], rounds: list[int]) -> Accumulator:
     fold = Accumulator(FoldPlan(pipeline.encoded(SECTIONS), capacity=len(deltas)))
     for number, (delta, round_) in enumerate(zip(deltas, rounds, strict=True)):
-        context = EncodeContext(str(number), round_, generator(0, "encode", number), {})
+        context = EncodeContext(str(number), round_, generator(0, "encode", number))
         update, _ = pipeline.encode(Update({"delta": delta}, {"examples": 3.0}), {}, context)
         fold.add(pipeline.decode_one(update), str(number))
     return fold
@@ -85,7 +85,7 @@ def test_a_step_is_kept_to_and_right_on_average() -> None:
     pipeline = compile_stages([stage])
     draws = []
     for number in range(300):
-        context = EncodeContext("a", 1, generator(0, "step", number), {})
+        context = EncodeContext("a", 1, generator(0, "step", number))
         sent, _ = pipeline.encode(Update({"delta": delta}, {}), {}, context)
         whole = sent.vectors["delta"] * 32
         np.testing.assert_array_equal(whole, np.rint(whole))

@@ -86,7 +86,6 @@ def _train(
         task.name,
         task.round,
         generator(program.seed, "encode", task.draw, task.name),
-        prepared={},
         max_bytes=task.max_bytes or program.pipeline.limit_for(task.name),
     )
     update, stage_memory = program.pipeline.encode(update, kept, context)

@@ -67,7 +67,7 @@ def aggregate(
         reason = f"{collected.contributors} of the {needed} updates that make a round (quorum)"
         return Aggregated(server, "failed", dropped, reason=_first_trouble(reason, collected))
     pipeline = program.pipeline
-    total = pipeline.release(pipeline.decode_sum(collected.total()), context.round)
+    total = pipeline.decode_sum(collected.total())
     passed = release(total, [key.client for key, fate in fates.items() if fate.counts])
     if passed.total is None:
         return Aggregated(

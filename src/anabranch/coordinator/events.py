@@ -6,7 +6,7 @@ and may be dropped at any time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -21,7 +21,6 @@ __all__ = [
     "RoundCommitted",
     "RunEnded",
     "RunStarted",
-    "to_all",
 ]
 
 Metrics: TypeAlias = Mapping[str, float]
@@ -165,20 +164,3 @@ Event: TypeAlias = RunStarted | RoundCommitted | EvaluationDone | ClientTrouble 
 
 Listener: TypeAlias = Callable[[Event], None]
 """Receives every event, in order, on the coordinator's thread; must return soon."""
-
-
-def to_all(listeners: Iterable[Listener]) -> Listener:
-    """One listener that passes each event to ``listeners``, in order.
-
-    >>> seen = []
-    >>> to_all([seen.append, seen.append])(ClientTrouble(1, "va", "too late", "deadline"))
-    >>> [event.client for event in seen]
-    ['va', 'va']
-    """
-    fixed = tuple(listeners)
-
-    def tell(event: Event) -> None:
-        for listener in fixed:
-            listener(event)
-
-    return tell

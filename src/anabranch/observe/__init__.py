@@ -13,7 +13,6 @@ from anabranch.observe.events import (
     RoundCommitted,
     RunEnded,
     RunStarted,
-    to_all,
 )
 
 __all__ = [
@@ -25,5 +24,4 @@ __all__ = [
     "RoundCommitted",
     "RunEnded",
     "RunStarted",
-    "to_all",
 ]

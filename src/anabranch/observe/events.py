@@ -11,7 +11,6 @@ from anabranch.coordinator.events import (
     RoundCommitted,
     RunEnded,
     RunStarted,
-    to_all,
 )
 
 __all__ = [
@@ -25,5 +24,4 @@ __all__ = [
     "RoundCommitted",
     "RunEnded",
     "RunStarted",
-    "to_all",
 ]

@@ -57,11 +57,6 @@ class Amendment(Value):
     reason: str = Field(default="", max_length=500)
     """Why, in the operator's words."""
 
-    @property
-    def predecessor(self) -> str:
-        """Digest of the contract that this one replaces."""
-        return self.predecessors[-1]
-
 
 def amended_contract(plan: Plan, amendment: Amendment | None) -> dict[str, object]:
     """The contract of a plan, as the run's latest amendment made it."""

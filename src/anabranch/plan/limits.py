@@ -61,11 +61,6 @@ class Limits(Value):
             raise ValueError("battery_misses says how many tasks may miss max_battery; give it too")
         return self
 
-    @property
-    def reads_batteries(self) -> bool:
-        """Whether a limit needs to know what tasks cost of a battery."""
-        return self.max_battery is not None or self.max_median_battery is not None
-
 
 def contradiction(
     limits: Limits,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from anabranch.plan.schema import Plan
-from anabranch.updates.stages import Releases
 
 __all__ = ["hides_updates", "trust_line"]
 
@@ -41,5 +40,4 @@ def _promise(plan: Plan) -> str:
             f"{table.unit.value} of {table.population!r} ({table.neighbours.value}), with noise "
             f"from {who}"
         )
-    noisy = [stage.name for stage in plan.updates.stages if isinstance(stage, Releases)]
-    return f"released through {', '.join(noisy)}" if noisy else "no differential privacy"
+    return "no differential privacy"

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from anabranch.aggregation.fold import Accumulator, FoldPlan
-from anabranch.aggregation.groups import combine_sums
 from anabranch.algorithms.base import (
     Algorithm,
     ClientMemory,
@@ -241,7 +240,7 @@ class AlgorithmContract:
         sections = update_sections(algorithm, dim)
         for order, cut in (((2, 1, 0), 1), ((1, 0, 2), 2)):
             updates = [played.updates[place] for place in order]
-            total = combine_sums([folded(sections, updates[:cut]), folded(sections, updates[cut:])])
+            total = folded(sections, updates[:cut]).plus(folded(sections, updates[cut:]))
             after = algorithm.server_update(played.before, total, RoundContext(3, clients=_N))
             assert _same(after.arrays(), played.after.arrays())
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anabranch.aggregation.fold import Accumulator, FoldPlan
-from anabranch.aggregation.groups import combine_sums
 from anabranch.errors import AnabranchError
 from anabranch.updates.sections import (
     WEIGHT,
@@ -25,6 +25,7 @@ from anabranch.updates.sections import (
     Vector,
     Weighting,
 )
+from anabranch.updates.total import Total
 
 __all__ = ["FoldContract"]
 
@@ -137,7 +138,7 @@ class FoldContract:
         assert root.contributors == len(updates)
         whole = self.accumulator(_PLAN)
         whole.merge(root)
-        combined, expected = combine_sums(totals), whole.total()
+        combined, expected = reduce(Total.plus, totals), whole.total()
         for name, value in expected.sums.items():
             assert combined.sums[name].tobytes() == value.tobytes()
         assert combined.contributors == len(updates)

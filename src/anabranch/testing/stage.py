@@ -97,7 +97,7 @@ class StageSuite:
         self, delta: Vector, memory: Mapping[str, Vector], draw: int
     ) -> tuple[Update, Mapping[str, Vector]]:
         # Every draw is a round of its own: what is public and shared is drawn anew for each.
-        context = EncodeContext("a", 1 + draw, generator(0, "encode", draw, "a"), prepared={})
+        context = EncodeContext("a", 1 + draw, generator(0, "encode", draw, "a"))
         return compile_stages([self.stage()]).encode(Update({"delta": delta}, {}), memory, context)
 
     def test_is_a_value(self) -> None:

@@ -1,12 +1,10 @@
 """Stages and their compiler: what happens to an update between the client and the new model.
 
-A stage is one object with up to five halves, each optional and each a protocol of its own::
+A stage is one object with up to three halves, each optional and each a protocol of its own::
 
-    prepare      an interactive phase before training that yields context (keys, scales)
-    encode       at the client, on its update                             (clip, quantise, mask)
+    encode       at the client, on its update                             (clip, quantise)
     decode_one   at the server, on each update before the fold            (non-linear codecs)
     decode_sum   at the server, on the folded sum                         (linear codecs)
-    release      at the server only, on the decoded sum                   (noise, then ledger)
 
 `compile_stages` fits them around the fold: ``encode`` in the order of the plan, ``decode_one`` and
 ``decode_sum`` in reverse. It refuses orders that would compute something else than they say.
@@ -37,8 +35,6 @@ __all__ = [
     "Encodes",
     "EncodeContext",
     "Pipeline",
-    "Prepares",
-    "Releases",
     "Stage",
     "StageContract",
     "compile_stages",
@@ -78,14 +74,12 @@ class EncodeContext:
         client: the client's identifier.
         round: the model version that the update belongs to.
         generator: public generator of (seed, "encode", round, client); never for privacy.
-        prepared: what `Prepares.prepare` of each stage yielded, by stage name.
         max_bytes: the most bytes that the encoded update may have; None when any number will do.
     """
 
     client: str
     round: int
     generator: np.random.Generator
-    prepared: Mapping[str, object]
     max_bytes: int | None = None
 
 
@@ -112,13 +106,6 @@ class Stage(Value):
         A stage that changes it has a `DecodesSum` half, which changes it back.
         """
         return sections
-
-
-@runtime_checkable
-class Prepares(Protocol):
-    """Has an interactive phase before training."""
-
-    def prepare(self, clients: Sequence[str], round_: int) -> object: ...
 
 
 @runtime_checkable
@@ -158,13 +145,6 @@ class DecodesSum(Protocol):
     def decode_sum(self, total: Total) -> Total: ...
 
 
-@runtime_checkable
-class Releases(Protocol):
-    """Has a server half that makes the sum fit to be released."""
-
-    def release(self, total: Total, round_: int) -> Total: ...
-
-
 @dataclass(frozen=True)
 class Pipeline:
     """Compiled stages; the identity when there are none."""
@@ -178,7 +158,6 @@ class Pipeline:
     _encode: tuple[tuple[str, Encodes], ...] = field(init=False, repr=False, compare=False)
     _decode_one: tuple[DecodesOne, ...] = field(init=False, repr=False, compare=False)
     _decode_sum: tuple[DecodesSum, ...] = field(init=False, repr=False, compare=False)
-    _release: tuple[Releases, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         backwards = self.stages[::-1]
@@ -186,7 +165,6 @@ class Pipeline:
             "_encode": tuple((f"{s.name}.", s) for s in self.stages if isinstance(s, Encodes)),
             "_decode_one": tuple(s for s in backwards if isinstance(s, DecodesOne)),
             "_decode_sum": tuple(s for s in backwards if isinstance(s, DecodesSum)),
-            "_release": tuple(s for s in self.stages if isinstance(s, Releases)),
         }
         for name, value in halves.items():
             object.__setattr__(self, name, value)
@@ -245,12 +223,6 @@ class Pipeline:
         """All server halves on the sum, last stage first."""
         for stage in self._decode_sum:
             total = stage.decode_sum(total)
-        return total
-
-    def release(self, total: Total, round_: int) -> Total:
-        """All release halves in order."""
-        for stage in self._release:
-            total = stage.release(total, round_)
         return total
 
     @property
