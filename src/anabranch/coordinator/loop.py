@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anabranch.aggregation.staleness import damped, rebased
 from anabranch.algorithms.base import Broadcast, RoundContext, ServerState
 from anabranch.client.program import ClientProgram
+from anabranch.coordinator.adjusting import Adjustment
 from anabranch.coordinator.aggregate import Aggregated, aggregate
 from anabranch.coordinator.asking import Asking, open_tasks
 from anabranch.coordinator.chosen import selection_events
@@ -26,7 +26,7 @@ from anabranch.coordinator.collect import Collected, OpenWork, gather
 from anabranch.coordinator.declined import declined_of
 from anabranch.coordinator.downlink import Downstream, Sending
 from anabranch.coordinator.evaluation import Evaluation, Evaluator
-from anabranch.coordinator.events import ClientTrouble, Event, RoundCommitted
+from anabranch.coordinator.events import ClientTrouble, Event
 from anabranch.coordinator.limits import LimitWatch
 from anabranch.coordinator.policies import Policy
 from anabranch.coordinator.record import (
@@ -36,13 +36,11 @@ from anabranch.coordinator.record import (
     round_record,
 )
 from anabranch.coordinator.releasing import PROGRESS, Releases
-from anabranch.coordinator.runtime import Fate, FollowsRounds, Framed, Runtime, VirtualRuntime, Work
+from anabranch.coordinator.runtime import Fate, FollowsRounds, Framed, Runtime, VirtualRuntime
 from anabranch.coordinator.state import RunState
 from anabranch.coordinator.stop import Progress
-from anabranch.coordinator.store import Arrays, GroupedCommits, RunStatus
+from anabranch.coordinator.store import Arrays, GroupedCommits, RoundRecord, RunStatus
 from anabranch.plan.schema import Plan
-from anabranch.updates.sections import Update
-from anabranch.updates.total import Finest
 
 __all__ = ["Coordinator", "Ending"]
 
@@ -119,17 +117,20 @@ class Coordinator:
         measured = self._validation(state, evaluation)
         state = replace(state, extra={**state.extra, **sending.kept(collected), **measured})
         record = round_record(number, collected, aggregated, evaluation, times, self.names)
+        record = self._commit(record, state)
+        self._tell_round(record, collected, evaluation, progress)
+        return state
+
+    def _commit(self, record: RoundRecord, state: RunState) -> RoundRecord:
+        """The record and the state that it leads to, in one transaction of the journal."""
         chosen = selection_events(self.asking.taken())
-        record = replace(record, events=(*chosen, *record.events))
+        metrics = record.metrics
         if isinstance(self.runtime, VirtualRuntime):
-            record = replace(record, metrics={**record.metrics, VIRTUAL_SECONDS: state.clock})
+            metrics = {**metrics, VIRTUAL_SECONDS: state.clock}
+        record = replace(record, metrics=metrics, events=(*chosen, *record.events))
         if self.journal.add(replace(record, state=state.arrays())):
             self.releases.committed()
-        event = committed_event(record, collected, evaluation, self.names)
-        if self.watch is not None:
-            event = replace(event, limits=self.watch.after(record.client_columns, progress))
-        self._tell_round(event, collected)
-        return state
+        return record
 
     def _go_on(self, state: RunState) -> None:
         """Tell the runtime what was open when the run was interrupted."""
@@ -153,18 +154,6 @@ class Coordinator:
         """Ask clients by the policy; their updates are folded as they come."""
         broadcast = {**sending.vectors, **self.releases.broadcast(state.extra)}
 
-        def adjust(update: Update, work: Work) -> Update:
-            if work.round == number and work.finest is not Finest.INDIVIDUALS:
-                return self.program.pipeline.decode_to_add(update)
-            decoded = self.program.pipeline.decode_one(update)
-            if work.round == number:
-                return decoded
-            rounds = self.plan.rounds
-            if rounds.asynchronous is not None and rounds.asynchronous.rebase:
-                decoded = rebased(decoded, work.broadcast["model"], broadcast["model"])
-            factor = rounds.staleness.factor(number - work.round)
-            return damped(decoded, factor, self.program.sections)
-
         def dispatch(count: int, collected: Collected) -> OpenWork | None:
             opened = self.asking.new(
                 count,
@@ -179,6 +168,7 @@ class Coordinator:
             collected.over = self.asking.exhausted
             return sending.addressed(opened, self.framed) if opened is not None else None
 
+        adjust = Adjustment(number, self.plan.rounds, self.program, broadcast)
         collected = Collected(number, self.asking.fold, self.runtime.now(), adjust, False)
         collected.coarseness = self.program.pipeline.coarseness_of
         for opened in self.asking.again(state.open, state.versions):
@@ -328,11 +318,20 @@ class Coordinator:
             return Ending("complete", reason)
         return Ending("stopped", "stopped by the user") if self.stopped() else None
 
-    def _tell_round(self, event: RoundCommitted, collected: Collected) -> None:
+    def _tell_round(
+        self,
+        record: RoundRecord,
+        collected: Collected,
+        evaluation: Evaluation,
+        progress: Progress,
+    ) -> None:
         for key, outcome in collected.outcomes.items():
             if not outcome.fate.counts:
                 name = self._name(key.client)
-                self.tell(ClientTrouble(event.round, name, outcome.fate.value, outcome.detail))
+                self.tell(ClientTrouble(record.round, name, outcome.fate.value, outcome.detail))
+        event = committed_event(record, collected, evaluation, self.names)
+        if self.watch is not None:
+            event = replace(event, limits=self.watch.after(record.client_columns, progress))
         self.tell(event)
 
     def _name(self, client: int) -> str:
