@@ -108,6 +108,7 @@ def _schedule(prepared: Prepared, view: Callable[[float], FleetView], timed: boo
         confidence=plan.rounds.confidence,
         shortest=1.0 if plan.devices is not None else _SHORTEST,
         waits=1.0 + plan.rounds.late_window,
+        alone=plan.rounds.asynchronous is not None,
     )
 
 

@@ -41,6 +41,8 @@ class Schedule:
             plan says.
         waits: how many times its limit an answer may take and still count: one, and the rounds of
             the late window.
+        alone: whether every task is waited for on its own account, as in asynchronous rounds, and
+            not until enough of a cohort have answered.
     """
 
     view: Callable[[float], FleetView]
@@ -52,6 +54,7 @@ class Schedule:
     shortest: float = 1.0
     confidence: float | None = None
     waits: float = 1.0
+    alone: bool = False
 
     def admitted(
         self, view: FleetView, history: FleetHistory, down: Column | None = None
@@ -72,7 +75,11 @@ class Schedule:
         """Seconds that these clients are given; None while nothing is known of one of them."""
         if self.seconds is not None or not self.timed:
             return self.seconds
-        return admitted.deadline(clients, min(self.goal, len(clients)), self.shortest)
+        if not self.alone:
+            return admitted.deadline(clients, min(self.goal, len(clients)), self.shortest)
+        own = [admitted.deadline([client], 1, self.shortest) for client in clients]
+        known = [seconds for seconds in own if seconds is not None]
+        return max(known) if known and len(known) == len(own) else None
 
     def learnt(self, history: FleetHistory, collected: Collected) -> FleetHistory:
         """The history with what the tasks of a round showed."""

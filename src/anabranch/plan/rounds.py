@@ -77,7 +77,8 @@ class RoundsPlan(Value):
     below its quorum fails: its updates are dropped and it is tried again with other clients."""
     deadline: float | None = Field(default=None, gt=0, json_schema_extra={"unit": "seconds"})
     """Longest time from asking to closing a round. Left out: derived from how long earlier rounds
-    took; the first round waits for every client."""
+    took; the first round waits for every client. In asynchronous rounds it is also the
+    longest time of a task; left out, three times what its client is predicted to take."""
     late_window: int = Field(default=0, ge=0, le=100, json_schema_extra={"unit": "rounds"})
     """Rounds after its own in which an update is still merged, damped by ``staleness``. With 0 what
     comes late is dropped."""
