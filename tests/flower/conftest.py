@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from flower_apps import NAMES
 from flower_fleet import FlowerFleet
-
-NAMES = ("Cleveland", "Hungary", "Switzerland", "VA Long Beach")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("flwr", minversion="1.41")
 
+from flower_apps import NAMES, PLAN
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from near_grid import NearGrid, inside_an_app
 from safetensors.numpy import load_file
@@ -26,33 +27,6 @@ from anabranch.errors import AnabranchError
 from anabranch.plan import load_plan
 from anabranch.runtimes.flower.client_app import handle
 
-NAMES = ("Cleveland", "Hungary", "Switzerland", "VA Long Beach")
-PLAN = """\
-schema = 1
-name = "hospitals"
-seed = 1
-unprotected = "a public research data set"
-
-[data]
-source = "heart"
-
-[model]
-name = "logistic"
-
-[algorithm]
-name = "{algorithm}"
-
-[rounds]
-count = {rounds}
-quorum = 2
-
-[evaluation]
-on = "nowhere"
-
-[runtime]
-engine = "numpy"
-{more}
-"""
 SUMS = """
 [aggregation]
 weighting = {{ kind = "uniform" }}
@@ -71,7 +45,7 @@ def _in_flower(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan_text(algorithm: str = "fedavg", rounds: int = 2, more: str = "") -> str:
-    return PLAN.format(algorithm=algorithm, rounds=rounds, more=more)
+    return PLAN.format(algorithm=algorithm, rounds=rounds, more=more, evaluation='on = "nowhere"')
 
 
 def on_grid(folder: Path, grid: NearGrid, text: str, **config: object) -> Run:

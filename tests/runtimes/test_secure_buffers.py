@@ -9,24 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_runs import on_drawn_rows, simulated
 from numpy.typing import NDArray
 
 from anabranch.aggregation.fold import Accumulator, FoldPlan
 from anabranch.aggregation.staleness import PolynomialStaleness, damped
-from anabranch.api.conduct import conduct, new_record
-from anabranch.api.prepare import Prepared, prepare
-from anabranch.api.run import Run
+from anabranch.api.prepare import Prepared
 from anabranch.api.secure import secure_runtime
 from anabranch.client.secure import broadcast_digest, terms_of
 from anabranch.client.task import Fate, TaskKind
-from anabranch.coordinator.events import Event
 from anabranch.coordinator.runtime import Outcome, Partial, Payload, RuntimeEvent, Work
 from anabranch.coordinator.secure import SecureRuntime
 from anabranch.coordinator.secure_journal import FileSumJournal, SumRecord
-from anabranch.coordinator.store import Store
-from anabranch.data.federation import Federation
 from anabranch.errors import AnabranchError
-from anabranch.plan import Plan
 from anabranch.privacy.secure_aggregation.bases import Base, Bases
 from anabranch.privacy.secure_aggregation.session import MemoryKeeper
 from anabranch.runtimes.local import InlineRuntime
@@ -52,23 +47,7 @@ ROOT = PolynomialStaleness(exponent=0.5)
 
 
 def prepared(**tables: object) -> Prepared:
-    draw = np.random.default_rng(3)
-    clients = {}
-    for client, name in enumerate(NAMES):
-        x = draw.normal(size=(10 + 4 * client, 5)).astype(np.float32)
-        clients[name] = (x, (np.arange(len(x)) % 3).astype(np.int64))
-    federation = Federation.from_arrays(clients, test=clients, holdout=clients["a"])
-    return prepare(Plan.model_validate({**TABLES, **tables}), federation)
-
-
-def silent(event: Event) -> None:
-    """Nobody listens."""
-
-
-def simulated(made: Prepared, path: Path) -> Run:
-    with Store.open(path) as store:
-        run = store.create_run(new_record(made))
-        return conduct(made, store, run, silent)
+    return on_drawn_rows(NAMES, {**TABLES, **tables})
 
 
 class Recording(InlineRuntime):

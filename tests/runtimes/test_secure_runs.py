@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_runs import on_drawn_rows, silent, simulated
 
 from anabranch.api.conduct import conduct, new_record
 from anabranch.api.prepare import Prepared, prepare
@@ -39,23 +40,7 @@ FINE: dict[str, object] = {"bits": 64, "bound": 4.0}
 
 
 def prepared(**tables: object) -> Prepared:
-    draw = np.random.default_rng(3)
-    clients = {}
-    for client, name in enumerate(NAMES):
-        x = draw.normal(size=(10 + 4 * client, 5)).astype(np.float32)
-        clients[name] = (x, (np.arange(len(x)) % 3).astype(np.int64))
-    federation = Federation.from_arrays(clients, test=clients, holdout=clients["a"])
-    return prepare(Plan.model_validate({**TABLES, **tables}), federation)
-
-
-def silent(event: Event) -> None:
-    """Nobody listens."""
-
-
-def simulated(made: Prepared, path: Path) -> Run:
-    with Store.open(path) as store:
-        run = store.create_run(new_record(made))
-        return conduct(made, store, run, silent)
+    return on_drawn_rows(NAMES, {**TABLES, **tables})
 
 
 def same(one: Run, other: Run) -> bool:
