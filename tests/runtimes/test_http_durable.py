@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -319,6 +320,35 @@ def test_bytes_that_a_full_disk_did_not_take_are_sent_again(tmp_path: Path) -> N
     assert [reply.status_code for reply in sent] == [507, 200]
     assert sent[0].json()["code"] == "AB-602"
     assert sent[0].headers["retry-after"] == "5"
+    payload = runtime.poll(2.0)[0]
+    assert isinstance(payload, Payload)
+    assert bytes(payload.content) == content
+    server.close()
+
+
+class FullAtFirst:
+    """No space for the first three pieces of uploads."""
+
+    refused = 0
+
+    def reach(self, point: str) -> None:
+        if point == "upload.write.before" and self.refused < 3:
+            self.refused += 1
+            raise OSError(errno.ENOSPC, "no space left")
+
+
+@pytest.mark.parametrize("size", [DIM, 8_000])
+def test_a_client_sends_again_until_the_disk_has_space(tmp_path: Path, size: int) -> None:
+    """Whole at first, or in parts from the start: neither gives up at the first refusal."""
+    limits = replace(LIMITS, small_bytes=1000)
+    full = FullAtFirst()
+    server = FleetServer(directory=tmp_path, limits=limits, faults=full)
+    runtime = HttpRuntime(("a", "b"), MODEL, server=server, facts=RunFacts("run", ("a", "b")))
+    sections = Sections((Section.vector("delta", size), Section.count(WEIGHT)))
+    runtime.submit(replace(work(), fold=FoldPlan(sections, 2)))
+    content = pack(Update({"delta": np.ones(size, np.float32)}, {WEIGHT: 2.0}), sections)
+    assert not upload(line(runtime), TASK, (content,)).repeated
+    assert full.refused == 3
     payload = runtime.poll(2.0)[0]
     assert isinstance(payload, Payload)
     assert bytes(payload.content) == content

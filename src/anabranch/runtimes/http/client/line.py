@@ -38,13 +38,13 @@ from anabranch.runtimes.http.statements import SESSION, Checker, session_claim
 from anabranch.runtimes.http.versions import FIRST, HEADER, Span, Version, agreed, read_version
 from anabranch.values import Value
 
-__all__ = ["GONE", "PASSING", "Line", "Waiting", "checked", "parsed", "trouble_of"]
+__all__ = ["GONE", "Line", "Waiting", "checked", "parsed", "passing", "trouble_of"]
 
 Message = TypeVar("Message", bound=Value)
 
 GONE: Final = "AB-713"
 _NO_SESSION: Final = "AB-755"
-PASSING: Final = frozenset({429, 503, 507})
+_BUSY: Final = 429
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 _CLOCK_SECONDS: Final = 86_400.0
 
@@ -232,7 +232,7 @@ class Line:
                 if self.renews(response, first=not renewed):
                     renewed = True
                     continue
-                if response.status_code not in PASSING and response.status_code < 500:
+                if not passing(response):
                     return checked(response)
                 trouble = _told(response)
             waiting.again(trouble)
@@ -315,6 +315,11 @@ def trouble_of(error: httpx.TransportError) -> str:
         raise problem from error
     kind = type(error).__name__
     return f"{kind}: {error}" if isinstance(error, httpx.ProxyError) else kind
+
+
+def passing(response: httpx.Response) -> bool:
+    """Whether the coordinator may do later what it could not do now."""
+    return response.status_code == _BUSY or response.status_code >= 500
 
 
 def _told(response: httpx.Response) -> str:

@@ -16,11 +16,11 @@ import httpx
 
 from anabranch.errors import AnabranchError
 from anabranch.runtimes.http.client.line import (
-    PASSING,
     Line,
     Waiting,
     checked,
     parsed,
+    passing,
     trouble_of,
 )
 from anabranch.runtimes.http.client.options import not_the_protocol
@@ -122,7 +122,7 @@ class _Fetching:
                     if self.line.renews(response, first=not renewed):
                         renewed = True
                         continue
-                    if response.status_code in PASSING:
+                    if passing(response):
                         trouble = f"status {response.status_code}"
                     else:
                         self._take(checked(response), waiting)
@@ -272,8 +272,8 @@ class _Sending:
             self.part = max(_SMALLEST_PART, self.part // 2)
         if self.line.renews(response, first=True):
             raise AnabranchError("AB-755", "the session is over.", fix="nothing: it is renewed.")
-        if response.status_code in PASSING:
-            raise httpx.ReadError(f"status {response.status_code}")
+        if passing(response):
+            raise httpx.ReadError(f"status {response.status_code}", request=request)
         return checked(response)
 
     def _pieces(self, start: int, end: int) -> Iterator[bytes]:
