@@ -29,8 +29,8 @@ POLICIES: dict[str, dict[str, object]] = {
 }
 
 
-def one(changes: dict[str, object], seed: int, folder: Path) -> Measured:
-    """One policy with one seed."""
+def one(changes: dict[str, object], seed: int, folder: Path, until: float = math.inf) -> Measured:
+    """One policy with one seed, to its last round or ``until`` an accuracy."""
     profiles = write_profiles(
         folder / f"devices-{seed}.csv",
         200,
@@ -40,7 +40,8 @@ def one(changes: dict[str, object], seed: int, folder: Path) -> Measured:
         down_ratio=1.8,
     )
     plan = ab.load_plan(HERE / "asynchrony.toml")
-    return measured(plan, folder, {"seed": seed, "devices.profiles": str(profiles), **changes})
+    own = {"seed": seed, "devices.profiles": str(profiles)}
+    return measured(plan, folder, {**own, **changes}, until)
 
 
 def row(name: str, runs: list[Measured], target: float) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 import anabranch as ab
 from anabranch.coordinator.chosen import SELECTION
+from anabranch.coordinator.events import Event, RoundCommitted
 from anabranch.coordinator.store import Store, StoredEvent, StoredRound
 from anabranch.coordinator.tally import Tally
 from anabranch.fleet.timeline import TaskTrace, traces_of
@@ -24,9 +25,15 @@ _AWAY = {"not available", "has an open task"}
 
 @dataclass(frozen=True)
 class Task:
-    """One training task: who, how it ended, and what it did to the device."""
+    """One training task: who, how it ended, and what it did to the device.
+
+    Attributes:
+        round: in which it ended.
+        began: the round in which it was given out.
+    """
 
     round: int
+    began: int
     client: str
     fate: str
     trace: TaskTrace
@@ -68,6 +75,25 @@ class Measured:
         """Merged updates that were given out before ``seconds``."""
         return sum(t.fate.startswith("merged") and t.trace.asked < seconds for t in self.tasks)
 
+    def first_rounds(self, last: int) -> Measured:
+        """The same run with the tasks that were given out up to round ``last`` alone."""
+        tasks = tuple(task for task in self.tasks if task.began <= last)
+        return replace(self, tasks=tasks)
+
+    @property
+    def participation(self) -> float:
+        """Merged updates as a share of the tasks, late ones included."""
+        return len(self._merged) / max(len(self.tasks), 1)
+
+    @property
+    def completeness(self) -> float:
+        """Mean fraction of the planned local work in merged updates."""
+        return mean([task.trace.work for task in self._merged])
+
+    @property
+    def _merged(self) -> list[Task]:
+        return [task for task in self.tasks if task.fate.startswith("merged")]
+
     @property
     def lost(self) -> float:
         """Share of the tasks whose client was never heard of again or failed."""
@@ -80,10 +106,27 @@ class Measured:
         return sum(task.fate == "too late" for task in self.tasks) / max(len(self.tasks), 1)
 
 
-def measured(plan: Plan, store: Path, changes: Mapping[str, object]) -> Measured:
-    """Run ``plan`` with ``changes`` and read the store."""
-    plan = changed(plan, changes)
-    run = ab.run_plan(plan, store=store)
+@dataclass
+class Until:
+    """Ends a run once three evaluations in a row have ``target`` as their mean."""
+
+    target: float
+    seen: list[float] = field(default_factory=list)
+
+    def listen(self, event: Event) -> None:
+        if isinstance(event, RoundCommitted) and "accuracy" in event.metrics:
+            self.seen.append(event.metrics["accuracy"])
+
+    def reached(self) -> bool:
+        return len(self.seen) >= 3 and mean(self.seen[-3:]) >= self.target
+
+
+def measured(
+    plan: Plan, store: Path, changes: Mapping[str, object], until: float = math.inf
+) -> Measured:
+    """Run ``plan`` with ``changes``, to its end or ``until`` an accuracy, and read the store."""
+    plan, end = changed(plan, changes), Until(until)
+    run = ab.run_plan(plan, store=store, listener=end.listen, stopped=end.reached)
     with Store.open(store) as opened:
         rounds = [stored for stored in opened.rounds(run.id) if stored.round]
         events = opened.events(run.id)
@@ -114,10 +157,11 @@ def _curve(rounds: Sequence[StoredRound]) -> Iterator[tuple[float, float]]:
 def _tasks(rounds: Sequence[StoredRound]) -> Iterator[Task]:
     for stored in rounds:
         columns = stored.client_columns
-        traces = traces_of(columns)
-        for client, fate, trace in zip(columns["client"], columns["fate"], traces, strict=True):
+        names, traces = columns["client"], traces_of(columns)
+        stale = [int(str(s)) for s in columns.get("staleness", [0] * len(names))]
+        for client, fate, late, trace in zip(names, columns["fate"], stale, traces, strict=True):
             if fate and trace is not None:
-                yield Task(stored.round, str(client), str(fate), trace)
+                yield Task(stored.round, stored.round - late, str(client), str(fate), trace)
 
 
 def _admitted(events: Sequence[StoredEvent]) -> float:
