@@ -77,15 +77,15 @@ def bootstrap_mean(
         values: one value a repeat.
         level: coverage aimed at, in (0, 1).
         draws: resamples.
-        seed: public seed; equal input gives equal intervals.
+        seed: public seed; equal values, in any order, give equal intervals.
 
     >>> bootstrap_mean([0.5, 0.5, 0.5])
     Estimate(mean=0.5, error=0.0, low=0.5, high=0.5, count=3)
     """
-    mean, error = mean_and_error(values)
+    array = np.sort(np.asarray(values, np.float64))
+    mean, error = mean_and_error(array.tolist())
     if error is None:
         return Estimate(mean, count=len(values))
-    array = np.asarray(values, np.float64)
     picks = generator(seed, "bootstrap").integers(len(array), size=(draws, len(array)))
     tail = (1 - level) / 2
     low, high = np.quantile(array[picks].mean(axis=1), [tail, 1 - tail])
