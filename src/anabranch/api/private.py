@@ -22,6 +22,7 @@ from anabranch.disk import Faults, no_faults
 from anabranch.fleet.selection import SecretDraw
 from anabranch.plan.mechanism import check_promise
 from anabranch.plan.promise import Promise, local_schedule, promise_of
+from anabranch.plan.site_units import declared_units
 from anabranch.privacy.door import ReleaseDoor
 from anabranch.privacy.events import GaussianEvent, Unit
 from anabranch.privacy.mechanisms import DistributedNoise
@@ -162,10 +163,16 @@ def _inside(
 
 
 def _site_units(prepared: Prepared) -> dict[str, int]:
-    """Units of privacy at each site; a coordinator that holds no rows knows how many there are."""
+    """Units of privacy at each site, as the contract declares them.
+
+    Else as they are; a coordinator that holds no rows was told how many there are.
+    """
     privacy, train = prepared.plan.privacy, prepared.federation.train
     assert privacy is not None  # only such a plan makes noise inside sites
     names = prepared.federation.names
+    declared = declared_units(prepared.plan, names)
+    if declared is not None:
+        return declared
     if privacy.unit is Unit.EXAMPLE:
         return dict(zip(names, train.counts.tolist(), strict=True))
     return {name: units_of(train.of(n), privacy.unit, name) for n, name in enumerate(names)}

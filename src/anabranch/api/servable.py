@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from anabranch.client.inside import no_persons
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan, require_accepted
+from anabranch.plan.privacy import LocalDpSgd
+from anabranch.plan.site_units import require_findable
 from anabranch.plan.trust import hides_updates
+from anabranch.privacy.events import Unit
 
 __all__ = ["OWN_SOURCES", "require_protected", "require_servable"]
 
@@ -18,9 +22,11 @@ def require_servable(plan: Plan) -> None:
     """Refuse a plan that other machines cannot run.
 
     Raises:
-        AnabranchError: AB-764; AB-4xx the algebra refuses it.
+        AnabranchError: AB-764; AB-4xx the algebra refuses it; AB-981, AB-982, AB-991 sites could
+            not tell what the privacy of persons needs.
     """
     require_accepted(plan)
+    _require_persons(plan)
     data, why = plan.data, ""
     if not plan.servable:
         names = ", ".join(r.name for r in plan.callables if not r.importable)
@@ -39,6 +45,28 @@ def require_servable(plan: Plan) -> None:
             f"the plan {plan.name!r} cannot be served: {why}.",
             fix="put classes into an installed module, name a source, and leave out what only a "
             "simulation has; or run it with `anabranch simulate`.",
+            kept="Nothing was started.",
+        )
+
+
+def _require_persons(plan: Plan) -> None:
+    """Noise inside sites for persons whose rows lie there: all that it follows from is public."""
+    privacy = plan.privacy
+    mechanism = privacy.mechanism if privacy is not None else None
+    if not isinstance(mechanism, LocalDpSgd) or plan.data.source not in OWN_SOURCES:
+        return
+    require_findable(plan)
+    if privacy is None or privacy.unit is not Unit.SUBJECT:
+        return
+    if plan.data.table is None or plan.data.table.subject is None:
+        raise no_persons("the plan")
+    if mechanism.units is None:
+        raise AnabranchError(
+            "AB-991",
+            "the unit of privacy is 'subject', and the contract does not say how many each site "
+            "has: a site would have to tell the number, which depends on who is there.",
+            fix="declare it: privacy.mechanism.units, one number or a table by site. A rough "
+            "number is as private as the right one; only the batches fit less well.",
             kept="Nothing was started.",
         )
 

@@ -16,12 +16,13 @@ from anabranch.learners.private_sgd import PrivateSteps
 from anabranch.plan.privacy import LocalDpSgd
 from anabranch.plan.promise import local_schedule, promise_of, share_event
 from anabranch.plan.schema import Plan
+from anabranch.plan.site_units import declared_units, known_units
 from anabranch.privacy.events import GaussianEvent, Unit
 from anabranch.privacy.mechanisms import SiteScores
 from anabranch.privacy.noise import SecretStream
 from anabranch.updates.sections import Update
 
-__all__ = ["InsideNoise", "refused_metrics", "units_of"]
+__all__ = ["InsideNoise", "no_persons", "refused_metrics", "units_of"]
 
 
 def units_of(data: Examples, unit: Unit, client: str) -> int:
@@ -33,15 +34,20 @@ def units_of(data: Examples, unit: Unit, client: str) -> int:
     if unit is Unit.EXAMPLE:
         return len(data)
     if data.subjects is None:
-        raise AnabranchError(
-            "AB-981",
-            f"client {client!r}: the unit of privacy is 'subject', and the data do not say which "
-            "rows belong to one person.",
-            fix='name the column of the person in the data schema (subject = "patient_id"), or '
-            'promise privacy for examples (privacy.unit = "example").',
-            kept="Nothing was trained.",
-        )
+        raise no_persons(f"client {client!r}")
     return len(np.unique(data.subjects))
+
+
+def no_persons(who: str) -> AnabranchError:
+    """The promise is to persons, and ``who`` does not say which rows belong to one."""
+    return AnabranchError(
+        "AB-981",
+        f"{who}: the unit of privacy is 'subject', and nothing says which rows belong to one "
+        "person.",
+        fix='name the column of the person in the data schema (subject = "patient_id"), or '
+        'promise privacy for examples (privacy.unit = "example").',
+        kept="Nothing was trained.",
+    )
 
 
 def refused_metrics() -> AnabranchError:
@@ -77,15 +83,16 @@ class InsideNoise:
         """How ``client`` trains on ``data`` in one round.
 
         Raises:
-            AnabranchError: AB-981 as `units_of`; AB-982 the noise of this site is not known; AB-901
-                dp-accounting is not installed where the site must find it.
+            AnabranchError: AB-981 as `units_of`; AB-982, AB-991 the noise of this site is not
+                known; AB-901 dp-accounting is not installed where the site must find it.
         """
         assert self.plan.privacy is not None  # a plan with a mechanism
-        units = units_of(data, self.plan.privacy.unit, client)
+        own = units_of(data, self.plan.privacy.unit, client)
+        units = (declared_units(self.plan, (client,)) or {client: own})[client]
         rate, steps = local_schedule(self.mechanism, self.plan.local, units)
         return PrivateSteps(
             clip=float(self.mechanism.clip.first),
-            multiplier=self._multiplier(client, units),
+            multiplier=self._multiplier(client, own),
             batch=float(self.mechanism.batch),
             rate=rate,
             steps=steps,
@@ -122,20 +129,13 @@ class InsideNoise:
     def _subjects(self) -> bool:
         return self.plan.privacy is not None and self.plan.privacy.unit is Unit.SUBJECT
 
-    def _multiplier(self, client: str, units: int) -> float:
+    def _multiplier(self, client: str, own: int) -> float:
         if self.mechanism.noise_multiplier is not None:
             return self.mechanism.noise_multiplier
         if client in self.multipliers:
             return self.multipliers[client]
-        if self._subjects and not self.mechanism.disjoint:
-            raise AnabranchError(
-                "AB-982",
-                "a person may have data at several sites, so no site can find its noise alone.",
-                fix="state privacy.mechanism.noise_multiplier, or let the contract declare that "
-                "no person is at two sites (disjoint = true).",
-                kept="Nothing was trained.",
-            )
-        charge = promise_of(self.plan, 1, {client: units}).lines[0].charges[0]
+        known = known_units(self.plan, client, own)
+        charge = promise_of(self.plan, 1, known).at(client).lines[0].charges[0]
         if not isinstance(charge, GaussianEvent):
             raise TypeError("noise inside a site is charged as Gaussian noise")
         return charge.noise_multiplier

@@ -98,6 +98,7 @@ def _facts(view: RunView, plan: Plan, privacy: PrivacyPlan, clients: int) -> Run
         dropout_share=provided[1],
         clip=words,
         holdout_from_clients=plan.data.holdout_fraction > 0,
+        declared_units=isinstance(mechanism, LocalDpSgd) and mechanism.units is not None,
         unprotected=tuple(r.what for r in view.releases if r.mechanism == "unprotected"),
         metrics=_metrics(view),
         rounds=tuple(

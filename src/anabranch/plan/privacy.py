@@ -28,6 +28,7 @@ __all__ = [
 
 
 SamplingClaim: TypeAlias = Literal["none", "poisson"]
+Units = Annotated[int, Field(ge=1)]
 
 
 class MatrixMechanism(Value):
@@ -121,6 +122,12 @@ class LocalDpSgd(Value):
     """Expected units in a step, drawn by Poisson sampling inside the site."""
     max_examples: int = Field(default=1, ge=1, json_schema_extra={"unit": "examples a unit"})
     """Most examples of one unit that are used (subjects)."""
+    units: Units | dict[str, Units] | None = Field(
+        default=None, json_schema_extra={"unit": "units at a site"}
+    )
+    """How many units each site has, as far as anybody shall know: one number for all sites, or a
+    table by site. Batches, steps and noise follow from it, and no site tells its own number. Left
+    out, sites tell their numbers of examples; subjects over the network need it."""
     disjoint: bool = False
     """Whether the contract declares that no subject has data at two sites; only then the sites'
     epsilons combine by their maximum."""

@@ -69,6 +69,10 @@ class Promise:
         """The run's first entry, without its secret."""
         return Allotted(run, self.lines, self.epsilon, self.delta, label, plan_digest)
 
+    def at(self, site: str) -> Promise:
+        """What one site spends of it: lines of other sites are left out."""
+        return replace(self, lines=tuple(x for x in self.lines if x.site in ("", site)))
+
     def model_charge(
         self, round_: int, progress: Sequence[float] = (), spent: Sequence[float] = ()
     ) -> Charge:

@@ -53,6 +53,8 @@ class RunFacts:
         dropout_share: of a cohort, that may vanish.
         clip: the clip rule in words.
         holdout_from_clients: whether the evaluation used rows that were taken from clients.
+        declared_units: whether the contract declares how many units each site has (noise inside
+            sites), so that no site told its own number.
         unprotected: what left the clients without noise, as the run recorded it.
         metrics: of the last evaluation.
         metrics_without: of the same plan without privacy, where the store holds such a run.
@@ -79,6 +81,7 @@ class RunFacts:
     dropout_share: float
     clip: str
     holdout_from_clients: bool
+    declared_units: bool = False
     unprotected: tuple[str, ...] = ()
     metrics: tuple[tuple[str, float], ...] = ()
     metrics_without: tuple[tuple[str, float], ...] = ()

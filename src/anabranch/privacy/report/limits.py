@@ -66,8 +66,11 @@ def _how(balance: Balance, run: RunBalance, facts: RunFacts) -> Iterator[str]:
             "by how long a step takes."
         )
         yield (
-            "How many examples each site has is told to the coordinator exactly, and the noise "
-            "follows from it: sizes of sites count as public."
+            "How many units each site has is declared in the contract, and batches and noise "
+            "follow from that: no site told a number of its own."
+            if facts.declared_units
+            else "How many examples each site has is told to the coordinator exactly, and the "
+            "noise follows from it: sizes of sites count as public."
         )
     elif facts.sampling == "poisson":
         yield (

@@ -106,6 +106,10 @@ def _sampling_inside(run: RunBalance, facts: RunFacts) -> Item:
             ("claimed", "an independent secret coin for every unit of a site in every step"),
             ("coins", "from the operating system of each site; of the run's secret if simulated"),
             ("selector of sites", f"{facts.selector}; nothing is claimed of it"),
+            (
+                "units of a site",
+                "as the contract declares" if facts.declared_units else "as the site told exactly",
+            ),
         ),
         tables=(Rows("Steps inside each site", ("site", "sampling", "steps"), tuple(rows)),),
     )

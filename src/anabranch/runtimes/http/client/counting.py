@@ -14,6 +14,7 @@ from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
 from anabranch.plan.privacy import LocalDpSgd
 from anabranch.plan.promise import Promise, evaluations_of, promise_of
+from anabranch.plan.site_units import known_units
 from anabranch.privacy.budget import ParticipationLimit
 from anabranch.privacy.ledger import Purpose
 from anabranch.privacy.ledger.heads import Head
@@ -110,8 +111,9 @@ class Counting:
             inside = plan.privacy is not None and isinstance(plan.privacy.mechanism, LocalDpSgd)
             train = rows() if inside else None
             if train is not None and plan.privacy is not None:
-                sites = {self.name: units_of(train, plan.privacy.unit, self.name)}
-            self._promises[run] = promise_of(plan, members, sites)
+                own = units_of(train, plan.privacy.unit, self.name)
+                sites = known_units(plan, self.name, own)
+            self._promises[run] = promise_of(plan, members, sites).at(self.name)
         return self._promises[run]
 
     def _see(self, plan: Plan, run: str, who: str, line: Line) -> None:

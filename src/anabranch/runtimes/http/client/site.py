@@ -1,8 +1,8 @@
 """A site's own data: read from its folder by the contract, divided as a simulation would.
 
 Rows never leave. What leaves before the first round are declared sums: how many examples of which
-shape there are, the codes of columns that the contract leaves open, and counts and moments of
-columns, each only where enough persons contribute.
+shape there are (the contract's own number where it declares one), the codes of columns that the
+contract leaves open, and counts and moments of columns, each only where enough persons contribute.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from anabranch.data.table import Table, read_table
 from anabranch.data.vocabulary import local_vocabulary, vocabulary_sections
 from anabranch.errors import AnabranchError
 from anabranch.plan import Plan
+from anabranch.plan.site_units import DEFAULT_TEST_SHARE, declared_rows
 from anabranch.privacy.noise import SecretStream
 from anabranch.runtimes.http.client.workplace import ClientData
 from anabranch.updates.sections import Sections, Update
@@ -34,9 +35,6 @@ __all__ = ["OWN_SOURCES", "SiteData", "open_site", "public_part"]
 
 OWN_SOURCES = ("folder", "table")
 """Sources whose rows lie at the sites; every other one is public and named."""
-
-_TEST_SHARE = 0.2
-"""As for a simulation on own files (`anabranch.data.own`)."""
 
 Index = NDArray[np.int64]
 
@@ -99,12 +97,13 @@ class SiteData:
         classes = int(y.max()) + 1 if classification and len(y) else 0
         if self.table is not None:
             classes = self.table.schema.target.count
+        told = declared_rows(self.plan, self.name) or (len(self.train), len(self.test))
         padded = [*shape, *([0] * (DESCRIPTION["shape"].length - len(shape)))]
         return Update(
             {"shape": np.array(padded, np.float64)},
             {
-                "train_rows": float(len(self.train)),
-                "test_rows": float(len(self.test)),
+                "train_rows": float(told[0]),
+                "test_rows": float(told[1]),
                 "classes": float(classes),
                 "axes": float(len(shape)),
             },
@@ -206,7 +205,7 @@ def public_part(plan: Plan, name: str) -> ClientData:
 def _divided(
     plan: Plan, name: str, y: NDArray[np.generic], subjects: Index | None
 ) -> tuple[Index, Index]:
-    share = _TEST_SHARE if plan.data.test_fraction is None else plan.data.test_fraction
+    share = DEFAULT_TEST_SHARE if plan.data.test_fraction is None else plan.data.test_fraction
     everything = np.arange(len(y), dtype=np.int64)
     if not share:
         return everything, everything[:0]
