@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from measure import Measured, mean, measured, spread, write_profiles
@@ -48,15 +49,19 @@ def row(name: str, runs: list[Measured], target: float) -> str:
     """One line of the table."""
     times = [run.reached(target) for run in runs]
     early = spread([run.reached(0.75) for run in runs], 0)
-    uploads = spread([_uploads(run, target) for run in runs], 0)
+    tasks = spread(
+        [_until(time, run.tasks_until) for time, run in zip(times, runs, strict=True)], 0
+    )
+    ups = spread(
+        [_until(time, run.uploads_until) for time, run in zip(times, runs, strict=True)], 0
+    )
     last = spread([100 * mean([a for _, a in run.curve[-5:]]) for run in runs])
     until = spread([run.curve[-1][0] for run in runs], 0)
-    return f"| {name} | {early} | {spread(times, 0)} | {uploads} | {last} at {until} s |"
+    return f"| {name} | {early} | {spread(times, 0)} | {tasks} | {ups} | {last} at {until} s |"
 
 
-def _uploads(run: Measured, target: float) -> float:
-    time = run.reached(target)
-    return math.nan if math.isnan(time) else float(run.uploads_until(time))
+def _until(time: float, count: Callable[[float], int]) -> float:
+    return math.nan if math.isnan(time) else float(count(time))
 
 
 def main() -> None:
@@ -65,8 +70,8 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.8)
     parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     given = parser.parse_args()
-    print("| policy | s to 75 % | s to target | uploads to target | last accuracy % |")
-    print("|---|---|---|---|---|")
+    print("| policy | s to 75 % | s to target | tasks until then | merged | last accuracy % |")
+    print("|---|---|---|---|---|---|")
     found: dict[str, list[tuple[tuple[float, float], ...]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, changes in POLICIES.items():

@@ -75,6 +75,10 @@ class Measured:
         """Merged updates that were given out before ``seconds``."""
         return sum(t.fate.startswith("merged") and t.trace.asked < seconds for t in self.tasks)
 
+    def tasks_until(self, seconds: float) -> int:
+        """Tasks that were given out before ``seconds``."""
+        return sum(t.trace.asked < seconds for t in self.tasks)
+
     def first_rounds(self, last: int) -> Measured:
         """The same run with the tasks that were given out up to round ``last`` alone."""
         tasks = tuple(task for task in self.tasks if task.began <= last)
