@@ -128,7 +128,7 @@ def test_no_cut_of_a_stored_memory_is_read(tmp_path: Path) -> None:
         path.write_bytes(content[:size])
         with pytest.raises(AnabranchError, match="AB-969"):
             FileKeeper(tmp_path / names[0], identity_of(names[0])).load()
-    path.write_bytes(content.replace(b"memory/1", b"memory/9"))
+    path.write_bytes(content.replace(b"memory/2", b"memory/9"))
     with pytest.raises(AnabranchError, match="AB-969"):
         FileKeeper(tmp_path / names[0], identity_of(names[0])).load()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from served_fleets import NAMES, PLAN, ServedFleet
 from anabranch.api import run_plan
 from anabranch.coordinator.store import Store
 from anabranch.plan import parse_plan
+from anabranch.runtimes.http.client import joining
+from anabranch.updates.container import joined
 
 MASKED = """
 [aggregation.weighting]
@@ -62,6 +66,44 @@ def test_killed_at_any_time_the_coordinator_goes_on_and_opens_no_sum_twice(
     # Members came with the roster's keys: nobody was pinned by first sight.
     homes = [fleet.folder / "homes" / name / "runs" / run / "secure-sums" for name in NAMES]
     assert all(path.exists() for path in homes)
+
+
+@pytest.mark.slow
+def test_a_client_killed_before_each_of_its_answers_arrives_costs_no_sum(
+    fleet: ServedFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies with every message of the sum on the line, and the plan allows for no dropouts."""
+    seen, genuine = tmp_path / "seen", joining.upload
+    seen.mkdir()
+
+    def dying(line, task, parts, traffic=None):  # type: ignore[no-untyped-def]  # stands in
+        if line.name == "west":
+            known, content = len(list(seen.glob(f"{task}-*"))), joined(parts)
+            (seen / f"{task}-{known}").write_bytes(content)
+            if not known:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return genuine(line, task, parts, traffic)
+
+    monkeypatch.setattr(joining, "upload", dying)
+    text = PLAN.format(sites=fleet.sites, rounds=1, algorithm="fedavg") + MASKED
+    text += '[evaluation]\non = "nowhere"\n'
+    fleet.start_daemon()
+    fleet.start_clients()
+    run = fleet.submit(text.replace("attempts = 10", "attempts = 1"))
+    while (west := fleet.clients["west"]) and fleet.run(run).state in ("working", "waiting"):
+        west.join(0.1)
+        if not west.is_alive():
+            fleet.start_client("west")
+    status = fleet.ended(run)
+    with Store.open(fleet.store) as store:
+        (last,) = store.rounds(run)[1:]
+    assert (status.state, last.outcome) == ("complete", "complete"), last.client_columns
+    assert list(last.client_columns["fate"]) == ["merged"] * 4
+    twice = [path.name.removesuffix("-1") for path in seen.glob("*-1")]
+    # Sizes and statistics, then keys, nonces, shares, update, signatures and reveals.
+    assert len(twice) >= 6 + 2
+    for task in twice:
+        assert (seen / f"{task}-0").read_bytes() == (seen / f"{task}-1").read_bytes()
 
 
 WAITING = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from anabranch.errors import AnabranchError
 from anabranch.privacy.secure_aggregation.checking import Checker
@@ -18,7 +18,9 @@ from anabranch.privacy.secure_aggregation.wire import Reader, Writer
 
 __all__ = ["Remembered", "Track", "read_remembered", "remembered_bytes"]
 
-_MAGIC = b"anabranch-secagg-memory/1"
+_MAGIC = b"anabranch-secagg-memory/2"
+_FIRST = b"anabranch-secagg-memory/1"
+"""Of earlier versions, which kept no answers."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Track:
         opened: digests of models whose sum it helped to open.
         context, model: digests of the open round and of its model.
         state: of the open round.
+        asked, answer: digest of the letter that was answered last, and the answer: a client that is
+            killed before the answer has arrived gives the same one to the same letter.
     """
 
     round: int = -1
@@ -41,6 +45,8 @@ class Track:
     context: bytes = bytes(DIGEST_BYTES)
     model: bytes = bytes(DIGEST_BYTES)
     state: ClientState | None = field(default=None, repr=False)
+    asked: bytes = bytes(DIGEST_BYTES)
+    answer: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,17 @@ def read_remembered(content: bytes, identity: bytes, checker: Checker | None = N
     """
     try:
         reader = Reader(content)
-        if reader.raw(len(_MAGIC)) != _MAGIC:
+        version = reader.raw(len(_MAGIC))
+        if version not in (_MAGIC, _FIRST):
             raise unreadable("it is of another version")
         pins = {reader.text(): reader.raw(KEY_BYTES) for _ in range(reader.count())}
         tracks = {}
         for _ in range(reader.count()):
             key = (reader.text(), reader.text())
-            tracks[key] = _read_track(reader, identity, checker)
+            track = _read_track(reader, identity, checker)
+            if version == _MAGIC:
+                track = replace(track, asked=reader.raw(DIGEST_BYTES), answer=reader.blob())
+            tracks[key] = track
         reader.finish()
     except AnabranchError as error:
         raise error if error.code == "AB-969" else unreadable(error.message) from error
@@ -101,6 +111,7 @@ def _write_track(writer: Writer, track: Track) -> None:
         writer.raw(digest)
     writer.raw(track.context).raw(track.model)
     writer.blob(b"" if track.state is None else client_state_bytes(track.state))
+    writer.raw(track.asked).blob(track.answer)
 
 
 def _read_track(reader: Reader, identity: bytes, checker: Checker | None) -> Track:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
+from hashlib import sha256
+from typing import Protocol, TypeAlias
 
 from anabranch.aggregation.staleness import damped
 from anabranch.privacy.secure_aggregation import client
@@ -93,6 +94,10 @@ class MemoryKeeper:
         self._held = held
 
 
+_Made: TypeAlias = tuple[Message, Track, Remembered, tuple[str, str]]
+"""An answer, and what is to be remembered before it leaves: of which run and purpose."""
+
+
 class ClientSession:
     """One client.
 
@@ -132,6 +137,9 @@ class ClientSession:
     def answer(self, letter: bytes) -> bytes:
         """The answer to a letter of the coordinator.
 
+        It is stored together with what the client then knows, so that a client that is killed
+        before the answer has arrived gives the same bytes to the same letter.
+
         Raises:
             AnabranchError: AB-954 to AB-970 when the client refuses; it then remembers what it did
                 before, and may be asked again.
@@ -139,11 +147,15 @@ class ClientSession:
         kind = kind_of(letter)
         if kind == Hello.KIND:
             return self._introduce(Hello.from_bytes(letter)).to_bytes()
-        if kind == Invitation.KIND:
-            return self._join(letter).to_bytes()
-        message, after, remembered, key = self._step(kind, letter)
-        self._save(remembered, key, after)
-        return message.to_bytes()
+        asked = sha256(letter).digest()
+        for track in self._keeper.load().tracks.values():
+            if track.answer and track.asked == asked:
+                return track.answer
+        made = self._join(letter) if kind == Invitation.KIND else self._step(kind, letter)
+        message, after, remembered, key = made
+        content = message.to_bytes()
+        self._save(remembered, key, replace(after, asked=asked, answer=content))
+        return content
 
     def mask(self, letter: bytes, update: Update, model_digest: bytes) -> bytes:
         """The update behind masks, as it is sent.
@@ -168,7 +180,7 @@ class ClientSession:
             raise invitation_refused("the model is not the one that was announced")
         codec = self._terms.codec(context)
         after, sent = client.mask_input(state, delivery, codec.encode(update, self.name))
-        self._save(remembered, key, replace(track, state=after))
+        self._save(remembered, key, replace(track, state=after, answer=b""))
         return sent.to_bytes()
 
     # Updates that wait for their sum ---------------------------------------------------------
@@ -229,7 +241,7 @@ class ClientSession:
         mine = Introduction(context=asked.context, sender=self.name, key=self.public_key)
         return signed(mine, self._identity)
 
-    def _join(self, letter: bytes) -> Message:
+    def _join(self, letter: bytes) -> _Made:
         invitation = Invitation.from_bytes(letter)
         context = self._check.context(invitation.content)
         if context.digest != invitation.context:
@@ -253,10 +265,9 @@ class ClientSession:
             context=context.digest,
             model=self._model_of(context),
         )
-        self._save(replace(remembered, pins=pins), key, joined)
-        return advert
+        return advert, joined, replace(remembered, pins=pins), key
 
-    def _step(self, kind: int, letter: bytes) -> tuple[Message, Track, Remembered, tuple[str, str]]:
+    def _step(self, kind: int, letter: bytes) -> _Made:
         if kind not in _LETTERS:
             raise malformed(f"a letter of kind {kind} is not for clients")
         asked = self._check.message(_LETTERS[kind], letter)
