@@ -195,3 +195,35 @@ def test_a_person_approves(kit: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert digest in run("approve", home, digest[:10])
     assert "approved" in run("approve", home)
     assert "AB-744" in run("approve", home, "0000", code=1)
+
+
+def test_the_federation_key_is_replaced_where_it_lies(fleet: Path) -> None:
+    redeem(fleet, "va")
+    run("roster", "sign", fleet)
+    before = FleetFolder(fleet).settings.federation
+    told = run("roster", "rotate", fleet, "--reason", "old")
+    after = FleetFolder(fleet).settings.federation
+    assert after != before
+    assert after in told
+    assert "federation-retired-1.key" in told
+    redeem(fleet, "hu")
+    assert "admitted hu" in run("roster", "sign", fleet)
+    assert "token" in run("roster", "rotate", fleet, "--lost")
+    assert json.loads(run("roster", "list", fleet, "--json"))["version"] == 2
+
+
+def test_the_federation_key_is_replaced_offline(tmp_path: Path) -> None:
+    old, new, fleet = tmp_path / "old.key", tmp_path / "new.key", tmp_path / "fleet"
+    first = run("roster", "key", old).split()[-1]
+    run("roster", "init", fleet, "--name", "hospitals", "--federation", first)
+    draft, signed = tmp_path / "draft.json", tmp_path / "signed.json"
+    run("roster", "draft", fleet, "--output", draft)
+    second = run("roster", "key", new).split()[-1]
+    run("roster", "sign", draft, "--federation", new, "--output", signed)
+    run("roster", "publish", fleet, signed, code=1)  # nobody has named this key
+    run("roster", "sign", draft, "--federation", new, "--retire", old, "--output", signed)
+    told = run("roster", "publish", fleet, signed)
+    assert second in told
+    assert FleetFolder(fleet).settings.federation == second
+    run("roster", "rotate", fleet, "--federation", new, code=2)  # the next one lies elsewhere too
+    run("roster", "sign", fleet, "--retire", old, code=2)

@@ -20,6 +20,7 @@ from anabranch.fleet.enrolment import make_token
 from anabranch.fleet.identity import Identity
 from anabranch.fleet.receipts import FIRST_HEAD, Leaf, Receipt, RoundTree, SignedHead, sign_head
 from anabranch.fleet.roster import Roster, sign_roster
+from anabranch.fleet.rotation import sign_rotation
 from anabranch.plan import Plan, parse_plan
 
 KEY = PassphraseKey(b"correct horse")
@@ -125,6 +126,41 @@ def test_without_a_federation_key_the_first_signer_is_pinned(tmp_path: Path) -> 
         assert opened.pins.federation == FEDERATION.fingerprint
         with pytest.raises(AnabranchError, match="AB-735"):
             opened.accept_roster(sign_roster(first, COORDINATOR))
+
+
+def test_a_rotation_is_followed_for_good(tmp_path: Path) -> None:
+    first, new = Roster(fleet="f").added("va", "aa" * 32), Identity.from_secret(bytes(31) + b"\x06")
+    second = sign_roster(first, new, (sign_rotation("f", FEDERATION, new, "old"),))
+    with enrolled(tmp_path) as opened:
+        opened.accept_roster(sign_roster(first, FEDERATION))
+        assert opened.accept_roster(second) == first
+    with enrolled(tmp_path) as opened:  # started again with the token of that time
+        assert opened.pins.federation == new.fingerprint
+        assert opened.pins.retired == (FEDERATION.fingerprint,)
+        with pytest.raises(AnabranchError, match="AB-735"):
+            opened.accept_roster(sign_roster(first, FEDERATION))
+        entries = [e.details for e in read_log(opened.path / "log.jsonl") if e.what == "rotation"]
+        assert entries == [{"retired": FEDERATION.fingerprint, "successor": new.fingerprint}]
+
+
+def test_a_token_without_a_federation_key_keeps_the_pinned_one(tmp_path: Path) -> None:
+    with enrolled(tmp_path) as opened:
+        opened.pin(make_token("u", COORDINATOR.fingerprint), "va", COORDINATOR.public_key)
+        assert opened.pins.federation == FEDERATION.fingerprint
+
+
+def test_after_a_loss_a_new_token_pins_the_new_key(tmp_path: Path) -> None:
+    """Without a statement nobody follows; the people of the site decide, with a new token."""
+    first, new = Roster(fleet="f").added("va", "aa" * 32), Identity.from_secret(bytes(31) + b"\x06")
+    with enrolled(tmp_path) as opened:
+        opened.accept_roster(sign_roster(first, FEDERATION))
+        with pytest.raises(AnabranchError, match="AB-735"):
+            opened.accept_roster(sign_roster(first, new))
+        token = make_token("u", COORDINATOR.fingerprint, federation=new.fingerprint)
+        opened.pin(token, "va", COORDINATOR.public_key)
+        assert opened.accept_roster(sign_roster(first, new)) == first
+    with enrolled(tmp_path) as opened:  # the old token does not bring the lost key back
+        assert opened.pins.federation == new.fingerprint
 
 
 def test_a_contract_gives_the_plan_back() -> None:

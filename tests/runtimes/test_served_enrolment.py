@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from anabranch.client.home import ClientHome
 from anabranch.client.vault import PassphraseKey
 from anabranch.errors import AnabranchError
-from anabranch.fleet.enrolment import make_token, token_text
+from anabranch.fleet.enrolment import make_token, parse_token, token_text
 from anabranch.fleet.folder import FleetFolder
 from anabranch.fleet.identity import Identity
 from anabranch.fleet.pki import issue, make_authority
@@ -20,8 +21,10 @@ from anabranch.runtimes.http import JoinOptions, Route, Tls
 from anabranch.runtimes.http.client.member import attend, enrol
 from anabranch.runtimes.http.client.places import MemberPlaces
 from anabranch.runtimes.http.server.fleet_server import FleetServer
+from anabranch.runtimes.http.versions import AMENDMENTS, FIRST, Span
 
 OPTIONS = JoinOptions(wait=0.1, timeout=5.0, patience=5.0)
+ENDED = replace(OPTIONS, running=lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +56,7 @@ class Site:
 
     def attend(self) -> int:
         places = MemberPlaces(self.home.pins.name, None, self.home.path / "runs", self.home)
-        ended = JoinOptions(wait=0.1, timeout=5.0, patience=5.0, running=lambda: False)
-        return attend("", places, ended, self.route)
+        return attend("", places, ENDED, self.route)
 
     def close(self) -> None:
         self.server.close()
@@ -124,3 +126,36 @@ def test_who_is_not_signed_yet_waits_and_who_is_revoked_is_out(
             site.attend()
     finally:
         site.close()
+
+
+def test_members_follow_the_federation_key_while_the_server_runs(site: Site) -> None:
+    """A client that pinned the old key, and an invitation that was given out before."""
+    assert site.enrol(site.token())
+    assert site.attend() == 0
+    pinned, old = site.home.pins.federation, site.fleet.federation()
+    late = site.fleet.invite(site.fleet.coordinator().fingerprint, 600, name="hu")
+    site.fleet.rotate(site.fleet.key_file.following(), old, "five years old")
+    site.fleet.key_file.retire(replaced=True)
+    assert site.attend() == 0
+    assert site.home.pins.federation == site.fleet.settings.federation != pinned
+    assert site.home.pins.retired == (pinned,)
+    with ClientHome(site.home.path.parent / "late", PassphraseKey(b"secret")) as home:
+        token = parse_token(late)
+        token = token.replace(url=site.server.url)
+        assert token.federation == pinned
+        assert enrol(token_text(token), home, "", OPTIONS, site.route)[1]  # by the new key, at once
+        attend("", MemberPlaces("hu", None, home.path / "runs", home), ENDED, site.route)
+        assert home.pins.federation == site.fleet.settings.federation
+    roster = site.fleet.membership().roster
+    assert [entry.name for entry in roster.active()] == ["hu", "va"]
+
+
+def test_a_client_of_an_older_version_is_not_told_of_rotations(site: Site) -> None:
+    """It could not read them, and does not believe the new key: it has to enrol again."""
+    assert site.enrol(site.token())
+    assert site.attend() == 0
+    site.fleet.rotate(site.fleet.key_file.following(), site.fleet.federation())
+    older = replace(ENDED, speaks=Span(FIRST, AMENDMENTS))
+    places = MemberPlaces("va", None, site.home.path / "runs", site.home)
+    with pytest.raises(AnabranchError, match="AB-735"):
+        attend("", places, older, site.route)

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from anabranch.cli import fleets, flower, kits, offline, plans, privacy, runs, sites, sources
+from anabranch.cli import (
+    fleets,
+    flower,
+    kits,
+    offline,
+    plans,
+    privacy,
+    rotating,
+    runs,
+    sites,
+    sources,
+)
 from anabranch.cli.amending import amend
 from anabranch.cli.demo import demo
 from anabranch.cli.devices import device
@@ -74,6 +85,7 @@ app.add_typer(sources.app, name="data")
 app.add_typer(privacy.app, name="privacy")
 app.command("check")(sources.check)
 app.command("pki")(fleets.pki)
+fleets.roster_app.command("rotate")(rotating.rotate)
 app.add_typer(fleets.roster_app, name="roster")
 app.add_typer(fleets.enrol_app, name="enrol")
 app.command("kit")(kits.kit)

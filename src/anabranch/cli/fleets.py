@@ -16,8 +16,18 @@ from anabranch.cli.output import print_json, print_table, say, write_text
 if TYPE_CHECKING:
     from anabranch.fleet.folder import FleetFolder
     from anabranch.fleet.roster import Role
+    from anabranch.fleet.rotation import SignedRotation
 
-__all__ = ["PassphraseFile", "enrol_app", "fleet_folder", "given_passphrase", "pki", "roster_app"]
+__all__ = [
+    "Federation",
+    "Fleet",
+    "PassphraseFile",
+    "enrol_app",
+    "fleet_folder",
+    "given_passphrase",
+    "pki",
+    "roster_app",
+]
 
 roster_app = typer.Typer(no_args_is_help=True, help="Who may take part: the signed list.")
 enrol_app = typer.Typer(no_args_is_help=True, help="One-time tokens for new clients.")
@@ -225,6 +235,10 @@ def sign(
         Path, typer.Argument(help="A fleet, or the file of a draft.", metavar="FLEET|DRAFT")
     ],
     federation: Federation = None,
+    retire: Annotated[
+        Path | None,
+        typer.Option("--retire", metavar="FILE", help="For a draft: the key that it replaces."),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="For a draft (default: stdout).")
     ] = Path("-"),
@@ -232,6 +246,8 @@ def sign(
 ) -> None:
     """Sign: a fleet's roster with everybody who waits, or a draft that was carried here."""
     if target.is_dir():
+        if retire is not None:
+            raise typer.BadParameter("for a fleet: anabranch roster rotate", param_hint="--retire")
         folder = fleet_folder(target)
         admitted = folder.admit(folder.federation(federation, given_passphrase(passphrase_file)))
         for one in admitted:
@@ -240,12 +256,15 @@ def sign(
         return
     from anabranch.fleet.identity import Identity
     from anabranch.fleet.roster import read_draft, sign_roster
+    from anabranch.fleet.rotation import sign_rotation
 
-    identity = Identity.load(
-        federation or Path("federation.key"), given_passphrase(passphrase_file)
-    )
-    roster = read_draft(target)
-    write_text(output, sign_roster(roster, identity).model_dump_json(indent=1) + "\n")
+    passphrase, roster = given_passphrase(passphrase_file), read_draft(target)
+    identity = Identity.load(federation or Path("federation.key"), passphrase)
+    rotations: tuple[SignedRotation, ...] = ()
+    if retire is not None:
+        rotations = (sign_rotation(roster.fleet, Identity.load(retire, passphrase), identity),)
+    signed = sign_roster(roster, identity, rotations)
+    write_text(output, signed.model_dump_json(indent=1) + "\n")
     if str(output) != "-":
         for entry in roster.entries:
             say(f"{entry.status.value:8} {entry.name}  {entry.fingerprint}")
@@ -260,7 +279,11 @@ def publish(
     """Put a roster in force that was signed elsewhere."""
     from anabranch.fleet.roster import read_roster
 
-    roster = fleet_folder(fleet).publish_signed(read_roster(file))
+    folder = fleet_folder(fleet)
+    before = folder.settings.federation
+    roster = folder.publish_signed(read_roster(file))
+    if folder.settings.federation != before:
+        say(f"Federation key: {folder.settings.federation}, which {before} named.")
     say(f"Roster version {roster.version} of {roster.fleet!r} is in force.")
 
 

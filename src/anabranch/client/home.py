@@ -62,6 +62,15 @@ class Pins(Value):
     """The coordinator's public key."""
     federation: str = ""
     """Fingerprint of the federation key; empty until a roster was seen, if no token told it."""
+    retired: tuple[str, ...] = ()
+    """Fingerprints of federation keys that were pinned before, oldest first."""
+
+    def trusting(self, federation: str) -> Pins:
+        """With this federation key from now on."""
+        if federation == self.federation:
+            return self
+        before = (self.federation,) if self.federation else ()
+        return self.replace(federation=federation, retired=(*self.retired, *before))
 
     @property
     def coordinator_key(self) -> bytes:
@@ -170,6 +179,9 @@ class ClientHome:
     def pin(self, token: Token, name: str, coordinator: bytes, url: str = "") -> Pins:
         """Hold fast to the coordinator that a token speaks of; for good.
 
+        A token that was made before the federation key was replaced does not bring the old key
+        back; one with a key that was never pinned here does pin it, as the site's people wish.
+
         Args:
             token: from the operator.
             name: of this client; the token's own name goes first.
@@ -183,12 +195,11 @@ class ClientHome:
         check_pin(coordinator, token.coordinator)
         if self._pins is not None and self._pins.coordinator_key != coordinator:
             check_pin(coordinator, fingerprint(self._pins.coordinator_key))
-        pins = Pins(
-            url=token.url or url,
-            name=token.name or name,
-            coordinator=coordinator.hex(),
-            federation=token.federation,
-        )
+        pins = Pins(url=token.url or url, name=token.name or name, coordinator=coordinator.hex())
+        before = self._pins or pins
+        pins = pins.replace(federation=before.federation, retired=before.retired)
+        if token.federation and token.federation not in before.retired:
+            pins = pins.trusting(token.federation)
         if pins != self._pins:
             self.vault.put(_PINS, pins.model_dump_json().encode())
             details = {"url": pins.url, "name": pins.name, "key": self.identity.fingerprint}
@@ -205,18 +216,21 @@ class ClientHome:
     def accept_roster(self, signed: SignedRoster) -> Roster:
         """Check a roster against the pinned federation key and the roster seen before; keep it.
 
-        Where no federation key came with the token, the first key that signs a roster is pinned.
+        Where no federation key came with the token, the first key that signs a roster is pinned. A
+        successor that the pinned key has named is pinned in its place; the old key counts no more.
 
         Raises:
             AnabranchError: AB-735, AB-736: the roster seen before is kept; AB-737 not enrolled.
         """
-        shown_by = fingerprint(bytes.fromhex(signed.federation))
-        pins = self.pins
+        pins, shown_by = self.pins, signed.signer
         roster = signed.verified(pins.federation or shown_by)
         known = self.roster
         check_successor(known, roster)
-        if not pins.federation:
-            self._pins = pins.replace(federation=shown_by)
+        if pins.federation != shown_by:
+            if pins.federation:
+                details = {"retired": pins.federation, "successor": shown_by}
+                self.log.add("rotation", pins.federation, details, durable=True)
+            self._pins = pins.trusting(shown_by)
             self.vault.put(_PINS, self._pins.model_dump_json().encode())
         if roster != known:
             self.vault.put(_ROSTER, signed.model_dump_json().encode())

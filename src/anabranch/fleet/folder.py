@@ -31,6 +31,7 @@ from anabranch.fleet.attestation import (
 )
 from anabranch.fleet.enrolment import Application, Candidate, Enrolments, make_token
 from anabranch.fleet.identity import Identity
+from anabranch.fleet.key_files import FederationKeyFile
 from anabranch.fleet.membership import Membership
 from anabranch.fleet.roster import (
     ROSTER_FILE,
@@ -38,16 +39,17 @@ from anabranch.fleet.roster import (
     Roster,
     SignedRoster,
     check_successor,
+    read_roster,
     sign_roster,
     write_roster,
 )
+from anabranch.fleet.rotation import SignedRotation, follow, sign_rotation
 from anabranch.values import Value
 
 __all__ = ["FleetFolder", "FleetSettings"]
 
 _SETTINGS: Final = "fleet.json"
 _COORDINATOR: Final = "coordinator.key"
-_FEDERATION: Final = "federation.key"
 _ENROLMENTS: Final = "enrolments"
 
 
@@ -72,15 +74,23 @@ class FleetFolder:
 
     Attributes:
         path: the folder.
-        settings: name, address and pinned federation key.
         attestation: judges devices before their keys become candidates; None where nobody does.
     """
 
     def __init__(self, path: Path, attestation: Attestation | None = None) -> None:
         self.path, self.attestation = Path(path), attestation
+        self.settings  # noqa: B018  # says at once when there is no fleet
+
+    @property
+    def settings(self) -> FleetSettings:
+        """Name, address and pinned federation key, as they are now.
+
+        Raises:
+            AnabranchError: AB-730 they cannot be read.
+        """
         try:
             content = (self.path / _SETTINGS).read_bytes()
-            self.settings = FleetSettings.model_validate_json(content)
+            return FleetSettings.model_validate_json(content)
         except (OSError, ValidationError) as error:
             raise AnabranchError(
                 "AB-730",
@@ -119,16 +129,19 @@ class FleetFolder:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         Identity.generate().save(path / _COORDINATOR, passphrase)
         if own is not None:
-            own.save(path / _FEDERATION, passphrase)
-        with explained(path, "making a fleet"):
-            content = settings.model_dump_json(indent=1).encode() + b"\n"
-            write_durably(path / _SETTINGS, content, "fleet")
+            own.save(FederationKeyFile(path).path, passphrase)
+        _write_settings(path, settings)
         return FleetFolder(path)
 
     @property
     def signs_its_roster(self) -> bool:
         """Whether the federation key lies here too, so that members must trust the coordinator."""
-        return (self.path / _FEDERATION).exists()
+        return self.key_file.here
+
+    @property
+    def key_file(self) -> FederationKeyFile:
+        """The federation key that lies here, if it does."""
+        return FederationKeyFile(self.path)
 
     def coordinator(self, passphrase: bytes | None = None) -> Identity:
         """The coordinator's identity."""
@@ -140,15 +153,19 @@ class FleetFolder:
         Raises:
             AnabranchError: AB-730 no key there, AB-735 it is not the fleet's key.
         """
-        identity = Identity.load(path or self.path / _FEDERATION, passphrase)
+        identity = Identity.load(path or self.key_file.path, passphrase)
         if identity.fingerprint != self.settings.federation:
-            raise AnabranchError(
-                "AB-735",
-                f"{path} is the key {identity.fingerprint}, but the fleet {self.settings.name!r} "
-                f"pins {self.settings.federation}.",
-                fix="give the federation key of this fleet.",
-            )
+            raise self._another_key(identity.fingerprint)
         return identity
+
+    def _another_key(self, given: str) -> AnabranchError:
+        settings = self.settings
+        return AnabranchError(
+            "AB-735",
+            f"the key given is {given}, but the fleet {settings.name!r} pins "
+            f"{settings.federation}.",
+            fix="give the federation key of this fleet.",
+        )
 
     def membership(self) -> Membership:
         """Who may take part."""
@@ -210,7 +227,45 @@ class FleetFolder:
         """
         present = self.membership().roster
         check_successor(present if present.version else None, roster)
-        write_roster(self.path / ROSTER_FILE, sign_roster(roster, federation))
+        self._sign(roster, federation)
+
+    def rotate(
+        self, successor: Identity, retiring: Identity | None = None, reason: str = ""
+    ) -> Roster:
+        """Let another federation key sign from now on; the roster itself stays as it is.
+
+        May be repeated when it was broken off.
+
+        Args:
+            successor: the new key.
+            retiring: the present key, which names it. Without it members cannot follow: everybody
+                has to enrol again with a token made afterwards.
+            reason: why; members read it.
+
+        Raises:
+            AnabranchError: AB-735 ``retiring`` is not the fleet's key, is the new one, or has
+                named another one before; AB-6xx from the disk.
+        """
+        with self.changing():
+            fleet, pinned = self.settings.name, self.settings.federation
+            signed = self._signed()
+            if retiring is not None and retiring.fingerprint != pinned:
+                led = follow(retiring.fingerprint, signed.rotations if signed else (), fleet)
+                if (pinned, led) != (successor.fingerprint, successor.fingerprint):
+                    raise self._another_key(retiring.fingerprint)
+            rotations: tuple[SignedRotation, ...] = ()
+            if retiring is not None:
+                named = sign_rotation(fleet, retiring, successor, reason)
+                rotations = _joined(signed.rotations if signed else (), (named,))
+            roster = Roster(fleet=fleet)
+            if signed is not None:
+                again = signed.signer == successor.fingerprint
+                roster = signed.verified(signed.signer if again else pinned)
+            made = sign_roster(roster, successor, rotations)
+            if retiring is not None:
+                made.verified(retiring.fingerprint)  # it may have named another key before
+            self._put(made)
+        return roster
 
     def admit(self, federation: Identity) -> tuple[Candidate, ...]:
         """Sign a roster that lists every waiting candidate whose name is free; who was admitted."""
@@ -233,7 +288,7 @@ class FleetFolder:
             if roster.of_name(candidate.name) is not None:
                 return False
             next_one = roster.added(candidate.name, candidate.key, candidate.roles)
-            write_roster(self.path / ROSTER_FILE, sign_roster(next_one, federation))
+            self._sign(next_one, federation)
         return True
 
     def draft(
@@ -261,7 +316,7 @@ class FleetFolder:
         return (_one_step(present, roster) if roster != present else present), tuple(admitted)
 
     def publish_signed(self, signed: SignedRoster) -> Roster:
-        """Put a roster in force that was signed elsewhere.
+        """Put a roster in force that was signed elsewhere, also by a successor of the fleet's key.
 
         Raises:
             AnabranchError: AB-735 not by the fleet's federation key, AB-736 it does not follow the
@@ -271,8 +326,29 @@ class FleetFolder:
             roster = signed.verified(self.settings.federation)
             present = self.membership().roster
             check_successor(present if present.version else None, roster)
-            write_roster(self.path / ROSTER_FILE, signed)
+            present_one = self._signed()
+            if present_one is not None:  # whoever signed elsewhere need not know earlier rotations
+                rotations = _joined(present_one.rotations, signed.rotations)
+                signed = signed.replace(rotations=rotations)
+            self._put(signed)
         return roster
+
+    def _signed(self) -> SignedRoster | None:
+        """What is published; None before the first signature."""
+        path = self.path / ROSTER_FILE
+        return read_roster(path) if path.exists() else None
+
+    def _sign(self, roster: Roster, federation: Identity) -> None:
+        signed = self._signed()
+        self._put(sign_roster(roster, federation, signed.rotations if signed else ()))
+
+    def _put(self, signed: SignedRoster) -> None:
+        """First what leads to a new key, then the pin: killed in between, the old pin still leads
+        to it."""
+        write_roster(self.path / ROSTER_FILE, signed)
+        settings = self.settings
+        if settings.federation != signed.signer:
+            _write_settings(self.path, settings.replace(federation=signed.signer))
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -287,6 +363,20 @@ class FleetFolder:
             yield
         finally:
             os.close(descriptor)
+
+
+def _write_settings(path: Path, settings: FleetSettings) -> None:
+    with explained(path, "writing what the fleet pins"):
+        content = settings.model_dump_json(indent=1).encode() + b"\n"
+        write_durably(path / _SETTINGS, content, "fleet")
+
+
+def _joined(
+    known: tuple[SignedRotation, ...], more: tuple[SignedRotation, ...]
+) -> tuple[SignedRotation, ...]:
+    """Oldest first; of a key that retired twice the first statement counts."""
+    retired = {signed.rotation.retired for signed in known}
+    return (*known, *(signed for signed in more if signed.rotation.retired not in retired))
 
 
 def _one_step(before: Roster, after: Roster) -> Roster:

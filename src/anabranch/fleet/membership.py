@@ -45,7 +45,8 @@ class Membership:
     Args:
         directory: holds ``roster.json`` and ``suspended.json``.
         fleet: name of the fleet.
-        federation: pinned fingerprint of the federation key.
+        federation: pinned fingerprint of the federation key; once a roster of its successor was
+            read, that one is pinned.
     """
 
     def __init__(self, directory: Path, fleet: str, federation: str) -> None:
@@ -64,8 +65,10 @@ class Membership:
         """
         stamp = self._stamp(ROSTER_FILE)  # before reading: what is written meanwhile is read again
         if stamp != self._seen.get(ROSTER_FILE):
-            shown = read_roster(self._directory / ROSTER_FILE).verified(self._federation)
+            signed = read_roster(self._directory / ROSTER_FILE)
+            shown = signed.verified(self._federation)
             check_successor(self._roster if self._roster.version else None, shown)
+            self._federation = signed.signer
             self._roster = shown
             self._by_key = {entry.key: entry for entry in shown.entries}
             self._seen[ROSTER_FILE] = stamp

@@ -3,8 +3,9 @@
 A roster is versioned and each version names the digest of the one before it, so that a member can
 notice when it is shown an older list or a second history. It is signed by the *federation key*,
 which the coordinator need not hold: among institutions it stays offline with the people who decide
-on membership, and its fingerprint is pinned at enrolment. Whoever holds a roster can check every
-member's key without trusting the coordinator; secure aggregation rests on that.
+on membership, and its fingerprint is pinned at enrolment (`rotation` tells how it is replaced).
+Whoever holds a roster can check every member's key without trusting the coordinator; secure
+aggregation rests on that.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from anabranch.canonical import Document, canonical_bytes, digest_of
 from anabranch.disk import explained, write_durably
 from anabranch.errors import AnabranchError
 from anabranch.fleet.identity import PUBLIC_KEY, SIGNATURE, Identity, fingerprint, verify
+from anabranch.fleet.rotation import MOST_ROTATIONS, SignedRotation, follow
 from anabranch.values import Value
 
 __all__ = [
@@ -191,30 +193,46 @@ class SignedRoster(Value):
     """Public key of the federation."""
     signature: str = Field(pattern=SIGNATURE)
     """Over the canonical JSON of ``roster``, context ``roster``."""
+    rotations: tuple[SignedRotation, ...] = Field(default=(), max_length=MOST_ROTATIONS)
+    """How the fleet came to this federation key, oldest first."""
+
+    @property
+    def signer(self) -> str:
+        """Fingerprint of the key that signed."""
+        return fingerprint(bytes.fromhex(self.federation))
 
     def verified(self, pinned: str) -> Roster:
-        """The roster, after checking that the pinned federation key signed it.
+        """The roster, after checking that the pinned federation key signed it, or the one that
+        it named as its successor.
 
         Args:
             pinned: fingerprint of the federation key.
 
         Raises:
-            AnabranchError: AB-735 another key, or a signature that does not fit.
+            AnabranchError: AB-735 another key, also one that has retired, or a signature that does
+                not fit.
         """
         key = bytes.fromhex(self.federation)
-        if fingerprint(key) != pinned:
-            raise _unsigned(f"it is signed by {fingerprint(key)} and not by {pinned}")
+        wanted = follow(pinned, self.rotations, self.roster.fleet)
+        if self.signer != wanted:
+            heir = "" if wanted == pinned else f", which {pinned} named as its successor"
+            raise _unsigned(f"it is signed by {self.signer} and not by {wanted}{heir}")
         message = canonical_bytes(self.roster.document())
         if not verify(key, _CONTEXT, message, bytes.fromhex(self.signature)):
             raise _unsigned("its signature does not fit its content")
         return self.roster
 
 
-def sign_roster(roster: Roster, federation: Identity) -> SignedRoster:
-    """The roster, signed with the federation key."""
+def sign_roster(
+    roster: Roster, federation: Identity, rotations: tuple[SignedRotation, ...] = ()
+) -> SignedRoster:
+    """The roster, signed with the federation key; ``rotations`` tell how that key came about."""
     signature = federation.sign(_CONTEXT, canonical_bytes(roster.document()))
     return SignedRoster(
-        roster=roster, federation=federation.public_key.hex(), signature=signature.hex()
+        roster=roster,
+        federation=federation.public_key.hex(),
+        signature=signature.hex(),
+        rotations=rotations,
     )
 
 

@@ -114,10 +114,13 @@ MINORS: Final = (
     ),
     Minor(
         ENCODED,
-        "downloads that the plan's downlink encodes; tasks of kind mask; budgets of single tasks",
+        "downloads that the plan's downlink encodes; tasks of kind mask; budgets of single tasks; "
+        "rotations of the federation key; a client's own rounds beside a ledger",
         MappingProxyType(
             {
                 "TaskOffer": frozenset({"decoded", "base", "whole", "whole_bytes", "update_bytes"}),
+                "SignedRoster": frozenset({"rotations"}),
+                "LedgerShown": frozenset({"given"}),
             }
         ),
     ),

@@ -13,6 +13,7 @@ from anabranch.fleet.roster import ROSTER_FILE, read_roster
 from anabranch.runtimes.http.messages import PROTOCOL, Enrolled
 from anabranch.runtimes.http.server.counter import Counter
 from anabranch.runtimes.http.server.requests import answer, malformed, message_of
+from anabranch.runtimes.http.server.speaking import version_of
 
 __all__ = ["membership_routes"]
 
@@ -34,7 +35,8 @@ class _Membership:
         """The signed roster, for members."""
         folder = self._folder()
         self._counter.client(request)
-        return answer(read_roster(folder.path / ROSTER_FILE))
+        signed = read_roster(folder.path / ROSTER_FILE)
+        return answer(signed, version=version_of(request))
 
     def _folder(self) -> FleetFolder:
         if self._counter.folder is None:
