@@ -106,6 +106,9 @@ class PrivacyRules(Value):
     count: str = ""
     """File of the site's own count. Clients of several coordinators that name the same file count
     together. Left out: one in each client's folder."""
+    forgotten: int = Field(default=0, ge=0, json_schema_extra={"unit": "rounds"})
+    """Rounds that this site took part in and that its own count knows nothing of, because an old
+    folder was put back or the count was lost. A coordinator that knows of more is declined."""
     min_cohort: int = Field(default=1, ge=1, json_schema_extra={"unit": "clients"})
     """Fewest clients whose updates make a round."""
     vouched: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ POLICY_TEMPLATE = """\
 # max_total_epsilon = 10.0             # of all runs together, by this site's own count
 # total_delta = 1e-5                   # delta of that count
 # count = "/srv/va/spent.sqlite"       # one count for clients of several coordinators
+# forgotten = 12                       # rounds that are lost from that count: see AB-992
 # min_cohort = 5                       # fewest clients whose updates make a round
 # vouched = ["cleveland", "hungary"]   # members that this site knows to be what they say
 # min_vouched = 2                      # fewest of them in a secure sum that it helps to open

@@ -210,6 +210,19 @@ class ClientSpending:
         """The rounds of a run for which this client released something of a purpose."""
         return tuple(self._asked(coordinator, run, purpose))
 
+    def given(self) -> int:
+        """For how many rounds of private runs this client trained, over all coordinators.
+
+        Not of one of them alone: a coordinator may get a new key, and its clients must not lose
+        count by that.
+        """
+        query = (
+            "SELECT COUNT(*) FROM (SELECT DISTINCT coordinator,"
+            " substr(run, 1, instr(run || '/', '/') - 1), round FROM asked"
+            " WHERE purpose = 'model')"
+        )
+        return int(self._connection.execute(query).fetchone()[0])
+
     def _asked(self, coordinator: str, run: str, purpose: Purpose) -> dict[int, str]:
         """Tasks by round, in order."""
         query = (

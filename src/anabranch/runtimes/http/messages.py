@@ -274,6 +274,9 @@ class LedgerShown(Value):
     contents: tuple[Sha256, ...] = ()
     """Content digests of the entries after the one that was asked about: they show that nothing of
     what the client has seen was taken back."""
+    given: Length = 0
+    """Rounds of private runs for which this client gave an update, over all runs of the
+    coordinator: a client that knows of fewer has an old folder."""
     signature: str = ""
     """Of the coordinator."""
 

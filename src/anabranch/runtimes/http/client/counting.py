@@ -80,7 +80,8 @@ class Counting:
 
         Raises:
             AnabranchError: AB-929 the site's own cap; AB-923 once too often; AB-924 the ledger was
-                turned back, or is not shown; AB-901 dp-accounting is not installed here.
+                turned back, or is not shown; AB-992 this client's own count was turned back; AB-901
+                dp-accounting is not installed here.
         """
         if not _spends(plan, offer.kind):
             return
@@ -134,6 +135,9 @@ class Counting:
         numbers = float(shown.epsilon), float(shown.budget), float(shown.delta)
         head = Head(shown.population, shown.sequence, shown.digest, *numbers)
         spending.see_head(who, head, shown.contents)
+        own, lost = spending.given(), self.home.policy.privacy.forgotten
+        if shown.given > own + lost:
+            raise _outdated(shown.given, own)
 
     def _hidden(self, population: str) -> AnabranchError:
         return AnabranchError(
@@ -143,3 +147,15 @@ class Counting:
             fix="ask who runs the coordinator; this client takes part in nothing private without.",
             kept="Nothing was computed and nothing was sent.",
         )
+
+
+def _outdated(given: int, known: int) -> AnabranchError:
+    return AnabranchError(
+        "AB-992",
+        f"this client gave updates for {given} rounds of private runs, and its own count knows of "
+        f"{known}: an old copy of its folder was put back, or its count was lost.",
+        fix="put the newest folder back. If there is none, write into the site's policy how many "
+        f"rounds are lost ([privacy] forgotten = {given - known}), and lower max_total_epsilon by "
+        "what they cost.",
+        kept="Nothing was computed and nothing was sent.",
+    )

@@ -46,7 +46,7 @@ _NOT_TAKEN: Final = frozenset({"AB-714", "AB-715", "AB-716"})
 """What the coordinator says of one answer; the next task may go better."""
 
 DECLINED: Final = frozenset(
-    {"AB-743", "AB-744", "AB-918", "AB-923", "AB-924", "AB-929", "AB-979"} | {"AB-795"}
+    {"AB-743", "AB-744", "AB-918", "AB-923", "AB-924", "AB-929", "AB-979"} | {"AB-795", "AB-992"}
 )
 """The site's own policy or count, or a person who has not agreed yet."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from anabranch.client.task import TaskKind
 from anabranch.coordinator.runtime import Fate, Outcome, Payload, RuntimeEvent, Work
 from anabranch.runtimes.http.limits import HttpLimits
 from anabranch.runtimes.http.messages import TaskFate, TaskOffer
@@ -293,6 +294,16 @@ class Desk:
             found = self._tray.found(task, name)
             if found is not None:
                 found[0].coming.pop(found[1], None)
+
+    def trained(self, task: str, name: str) -> int | None:
+        """The round for which the client is asked to train; None where it is asked otherwise.
+
+        Raises:
+            AnabranchError: AB-713 as in `limit`.
+        """
+        with self._changed:
+            work = self._tray.find(task, name)[0].work
+            return work.round if work.kind is TaskKind.TRAIN else None
 
     def seconds(self, task: str, name: str) -> float:
         """Since the client was offered the task.

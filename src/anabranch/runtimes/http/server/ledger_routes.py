@@ -15,6 +15,7 @@ from anabranch.privacy.ledger.heads import head_of
 from anabranch.runtimes.http.messages import PROTOCOL, LedgerShown
 from anabranch.runtimes.http.server.counter import Counter
 from anabranch.runtimes.http.server.requests import answer, malformed
+from anabranch.runtimes.http.server.speaking import version_of
 
 __all__ = ["ledger_routes"]
 
@@ -44,9 +45,10 @@ class _Ledgers:
         head = asdict(head_of(ledger.balance(), last)) | {"signature": ""}
         head |= {key: repr(float(head[key])) for key in ("epsilon", "budget", "delta")}
         contents = ledger.contents(int(after))[:_MOST] if after else ()
-        shown = LedgerShown.model_validate({**head, "contents": contents})
-        signature = self._counter.signer.signed(shown, name, run).signature
-        return answer(shown.replace(signature=signature))
+        given, version = self._counter.spool.given(name), version_of(request)
+        shown = LedgerShown.model_validate({**head, "contents": contents, "given": given})
+        signature = self._counter.signer.signed(shown, name, run, version).signature
+        return answer(shown.replace(signature=signature), version=version)
 
 
 def ledger_routes(counter: Counter) -> list[Route]:

@@ -40,12 +40,16 @@ CREATE TABLE IF NOT EXISTS fates (
     task TEXT NOT NULL, client TEXT NOT NULL, run TEXT NOT NULL, fate TEXT NOT NULL,
     held INTEGER NOT NULL, heard INTEGER NOT NULL, after INTEGER NOT NULL,
     PRIMARY KEY (task, client));
+CREATE TABLE IF NOT EXISTS given (
+    client TEXT NOT NULL, run TEXT NOT NULL, round INTEGER NOT NULL,
+    PRIMARY KEY (client, run, round)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS fates_of_run ON fates (run, held, heard);
 """
 _ADD: Final = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND: Final = (
     "SELECT client, digest, size, milliseconds, content, file FROM answers WHERE task = ?"
 )
+_GIVE: Final = "INSERT OR IGNORE INTO given VALUES (?, ?, ?)"
 _FATE: Final = (
     "INSERT INTO fates VALUES (?, ?, ?, ?, 1, 0, ?) ON CONFLICT (task, client) "
     "DO UPDATE SET fate = excluded.fate, held = 1, after = excluded.after WHERE fates.held = 1"
@@ -105,8 +109,15 @@ class Spool:
 
     # Answers -------------------------------------------------------------------------------
 
-    def add(self, run: str, answer: Answer) -> Future[None]:
-        """Make an answer durable; where there is one of this task and client, that one stays."""
+    def add(self, run: str, answer: Answer, private: int | None = None) -> Future[None]:
+        """Make an answer durable; where there is one of this task and client, that one stays.
+
+        Args:
+            run: whose.
+            answer: of one client.
+            private: the round of a private run for which the client trained, which is counted for
+                good; None for answers to anything else.
+        """
         row = (
             answer.task,
             answer.client,
@@ -117,7 +128,20 @@ class Spool:
             answer.content,
             answer.file,
         )
-        return self._later(lambda connection: _ignore(connection.execute(_ADD, row)), again=False)
+
+        def step(connection: sqlite3.Connection) -> None:
+            connection.execute(_ADD, row)
+            if private is not None:
+                connection.execute(_GIVE, (answer.client, run, private))
+
+        return self._later(step, again=False)
+
+    def given(self, client: str) -> int:
+        """For how many rounds of private runs a client has given an update, runs that are over
+        included: what the client must know of as well."""
+        with self._reading, self._explained():
+            asked = "SELECT COUNT(*) FROM given WHERE client = ?"
+            return int(self._reader.execute(asked, (client,)).fetchone()[0])
 
     def answers(self, task: str) -> dict[str, Answer]:
         """What is there of a task, by client."""

@@ -134,7 +134,9 @@ class _Uploading:
             faults.reach("answer.arrived")
             milliseconds = int(1000 * desk.seconds(task, name))
             found = replace(found, milliseconds=milliseconds)
-            await asyncio.wrap_future(self._counter.spool.add(desk.facts.run, found))
+            run = desk.facts.run
+            private = desk.trained(task, name) if run in self._counter.ledgers else None
+            await asyncio.wrap_future(self._counter.spool.add(run, found, private))
         except AnabranchError:
             desk.unreserve(task, name)
             raise
