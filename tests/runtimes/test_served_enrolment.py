@@ -18,6 +18,7 @@ from anabranch.fleet.identity import Identity
 from anabranch.fleet.pki import issue, make_authority
 from anabranch.fleet.roster import sign_roster
 from anabranch.runtimes.http import JoinOptions, Route, Tls
+from anabranch.runtimes.http.client import member
 from anabranch.runtimes.http.client.member import attend, enrol
 from anabranch.runtimes.http.client.places import MemberPlaces
 from anabranch.runtimes.http.server.fleet_server import FleetServer
@@ -124,6 +125,30 @@ def test_who_is_not_signed_yet_waits_and_who_is_revoked_is_out(
         site.fleet.publish(site.fleet.membership().roster.revoked("va", "lost"), federation)
         with pytest.raises(AnabranchError, match=r"AB-738.*lost"):
             site.attend()
+    finally:
+        site.close()
+
+
+def test_a_new_client_waits_until_a_roster_lists_it(
+    tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(member, "_AGAIN", 0.1)
+    federation = Identity.generate()
+    site = Site(tmp_path, certificates, federation.fingerprint)
+    asked: list[int] = []
+
+    def running() -> bool:
+        asked.append(len(asked))
+        if len(asked) == 3:  # it was refused before
+            site.fleet.publish_signed(sign_roster(site.fleet.draft()[0], federation))
+        return site.home.roster is None
+
+    try:
+        assert not site.enrol(site.token())
+        places = MemberPlaces("va", None, site.home.path / "runs", site.home)
+        assert attend("", places, replace(OPTIONS, running=running), site.route) == 0
+        assert site.home.roster is not None
+        assert len(asked) >= 3
     finally:
         site.close()
 

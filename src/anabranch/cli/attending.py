@@ -159,7 +159,7 @@ def _enrolled(home: ClientHome, token: str, name: str, options: JoinOptions, rou
     pins, admitted = enrol(token, home, name, options, route)
     say(f"Enrolled as {pins.name!r}, key {home.identity.fingerprint}.")
     if not admitted:
-        say("The roster does not list this client yet: it waits for the federation's signature.")
+        say("No signed roster lists this client yet; it waits until one does.")
 
 
 def _approved(home: ClientHome, digests: tuple[str, ...]) -> None:

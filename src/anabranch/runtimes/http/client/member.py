@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from anabranch.errors import AnabranchError
 from anabranch.fleet.roster import SignedRoster
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from anabranch.client.home import ClientHome, Pins
 
 __all__ = ["attend", "enrol"]
+
+_NOT_LISTED: Final = ("AB-737", "AB-756")
+_AGAIN: Final = 5.0
+"""Seconds after which a client asks again whether a roster lists it."""
 
 
 def enrol(
@@ -69,6 +74,8 @@ def attend(
 ) -> int:
     """Work for every run of a fleet until told to stop; the number of answers that were taken.
 
+    A client that has just enrolled waits, as long as it is patient, until a roster lists it.
+
     Args:
         url: of the coordinator; the pinned one when empty.
         places: the site's data, policy and home.
@@ -90,21 +97,28 @@ def attend(
             hello = line.hello()
             if home is not None:
                 line.require_clock(home.clock())
-            if hello.identities:
-                _learn_roster(line, home)
-            return Attendance(line, places).work()
+            attendance = Attendance(line, places)
+            if hello.identities and home is not None:
+                _learn_roster(attendance, home)
+            return attendance.work()
     finally:
         line.close()
 
 
-def _learn_roster(line: Line, home: ClientHome | None) -> None:
-    if home is None:
-        return
-    try:
-        home.accept_roster(parsed(SignedRoster, line.send("GET", "/roster")))
-    except AnabranchError as error:
-        if error.code in ("AB-735", "AB-736"):
-            raise
-        raise AnabranchError(
-            error.code, error.message, fix=error.fix, kept="Nothing was computed or sent."
-        ) from error
+def _learn_roster(attendance: Attendance, home: ClientHome) -> None:
+    """Who the members are; a client that no roster has listed yet waits until one does."""
+    line = attendance.line
+    until = time.monotonic() + line.options.patience
+    while True:
+        try:
+            home.accept_roster(parsed(SignedRoster, line.send("GET", "/roster")))
+            return
+        except AnabranchError as error:
+            if error.code in ("AB-735", "AB-736"):
+                raise
+            new = home.roster is None and error.code in _NOT_LISTED
+            if not new or time.monotonic() >= until or not line.options.running():
+                raise AnabranchError(
+                    error.code, error.message, fix=error.fix, kept="Nothing was computed or sent."
+                ) from error
+        attendance.rest(_AGAIN)
