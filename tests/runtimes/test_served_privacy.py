@@ -92,6 +92,34 @@ def test_a_site_with_a_lower_cap_takes_no_part(fleet: ServedFleet) -> None:
         assert opened.spending.runs() == ()
 
 
+@pytest.mark.slow
+def test_an_old_copy_of_a_folder_declines(fleet: ServedFleet, tmp_path: Path) -> None:
+    fleet.start_daemon()
+    fleet.start_clients()
+    first = fleet.submit(text(fleet, 4).replace("epsilon = 300.0", "epsilon = 400.0"))
+    assert fleet.ended(first).state == "complete"
+    where = fleet.folder / "homes" / "west"
+    fleet.clients["west"].kill()
+    fleet.clients["west"].join()
+    with home(fleet, "west") as opened:
+        assert opened.spending.given() == 3
+    # The folder of before the run: it is enrolled, and its count is empty.
+    (where / "spending.sqlite").unlink()
+    fleet.start_client("west")
+    second = fleet.submit(text(fleet, 3))
+    assert fleet.ended(second).state == "complete"
+    assert "AB-992" in " ".join(fleet.run(second).troubles)
+    with Store.open(fleet.store) as store:
+        rounds = store.rounds(second)[1:]
+    fates = [
+        dict(zip(r.client_columns["client"], r.client_columns["fate"], strict=True)) for r in rounds
+    ]
+    assert [f["west"] for f in fates] == ["declined"] * 3
+    fleet.close()
+    with home(fleet, "west") as opened:
+        assert opened.spending.given() == 0
+
+
 INSIDE = """
 [aggregation]
 weighting = { kind = "uniform" }
