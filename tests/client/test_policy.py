@@ -191,3 +191,15 @@ def test_a_policy_that_cannot_be_read_stops_the_client(text: str, tmp_path: Path
 def test_a_missing_policy_is_no_empty_one(tmp_path: Path) -> None:
     with pytest.raises(AnabranchError, match=r"AB-742.*absent\.toml"):
         load_policy(tmp_path / "absent.toml")
+
+
+def test_before_the_first_roster_the_smallest_cohort_is_judged_where_the_contract_names_it(
+    tmp_path: Path,
+) -> None:
+    """The first kit is read before anybody is a member."""
+    rules = policy("[privacy]\nmin_cohort = 4", tmp_path)
+    assert not rules.judge(plan(), None).accepted  # quorum = 3
+    half = Plan.model_validate({**plan().model_dump(), "rounds": {"count": 20}})
+    assert rules.judge(half, None).accepted
+    assert not rules.judge(half, 6).accepted
+    assert rules.judge(half, 7).accepted

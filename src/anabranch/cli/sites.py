@@ -81,7 +81,7 @@ def check_kit(path: Path, data: Path, policy: Path | None, *, as_json: bool) -> 
     plan = plan_of_contract(kit.contract, kit.facts.contract)
     site = check_site(schema_of(plan), data, minimum=plan.data.min_count)
     members = len(list(kit.roster.roster.active())) if kit.roster is not None else 0
-    decision = load_policy(policy).judge(plan, members) if policy is not None else None
+    decision = load_policy(policy).judge(plan, members or None) if policy is not None else None
     fits = site.fits and (decision is None or decision.accepted)
     if as_json:
         print_json(
@@ -104,6 +104,8 @@ def check_kit(path: Path, data: Path, policy: Path | None, *, as_json: bool) -> 
         say(site.text())
         if decision is not None:
             say(f"Policy: {'accepted' if decision.accepted else decision.reason}.")
+            if decision.accepted and not members:
+                say("How small a round may be is judged again when the members are known.")
     if not fits:
         raise typer.Exit(ExitCode.ERROR)
 

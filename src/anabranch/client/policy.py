@@ -204,12 +204,13 @@ class ClientPolicy(Value):
     contract: ContractRules = ContractRules()
     """When a person must agree."""
 
-    def judge(self, plan: Plan, clients: int) -> Decision:
+    def judge(self, plan: Plan, clients: int | None) -> Decision:
         """Whether a contract may be run here at all.
 
         Args:
             plan: made of the contract.
-            clients: members of the fleet.
+            clients: members of the fleet; None where nobody knows yet, as before the first roster.
+                Then the smallest cohort is judged only where the contract names it.
         """
         first = next(self._objections(plan, clients), None)
         return Decision(False, first, "AB-743") if first else _YES
@@ -228,11 +229,11 @@ class ClientPolicy(Value):
         rule = self.contract.approve
         return rule == "first and amended" or (rule == "first" and not known)
 
-    def _objections(self, plan: Plan, clients: int) -> Iterator[str]:
+    def _objections(self, plan: Plan, clients: int | None) -> Iterator[str]:
         yield from self._work_objections(plan)
         yield from self._privacy_objections(plan)
-        fewest = plan.rounds.needed(clients)
-        if fewest < self.privacy.min_cohort:
+        fewest = plan.rounds.quorum if clients is None else plan.rounds.needed(clients)
+        if fewest is not None and fewest < self.privacy.min_cohort:
             yield (
                 f"a round may be made of {fewest} clients, and {self.privacy.min_cohort} is the "
                 "least here"
