@@ -26,9 +26,9 @@ def fleet(tmp_path: Path) -> Iterator[ServedFleet]:
 
 
 def resident(process: psutil.Process) -> int:
-    """Memory of a process in bytes, pages that it still shares with the one that forked it included.
+    """Memory of a process in bytes, with the pages that it shares with the one that forked it.
 
-    Otherwise each page of the parent's that it writes to for the first time would look like growth.
+    Without them a page of the parent's that is written to for the first time would count as growth.
     """
     return int(process.memory_info().rss)
 
