@@ -12,7 +12,7 @@ from anabranch.client.program import ClientProgram
 from anabranch.coordinator.collect import Collected, TaskKey
 from anabranch.coordinator.releasing import Passed
 from anabranch.coordinator.runtime import Fate
-from anabranch.coordinator.store import Arrays, Outcome
+from anabranch.coordinator.store import Arrays, RoundOutcome
 from anabranch.privacy.door import Admission
 from anabranch.updates.total import Total
 
@@ -34,7 +34,7 @@ class Aggregated:
     """
 
     server: ServerState
-    outcome: Outcome
+    outcome: RoundOutcome
     fates: Mapping[TaskKey, Fate]
     releases: tuple[Admission, ...] = ()
     reason: str = ""
@@ -79,7 +79,7 @@ def aggregate(
         reason = "the new model is not finite: the run diverges (AB-504)"
         return Aggregated(server, "failed", dropped, passed.admissions, reason, extra=passed.extra)
     everyone = all(fate.counts for fate in fates.values())
-    outcome: Outcome = "complete" if everyone else "partial"
+    outcome: RoundOutcome = "complete" if everyone else "partial"
     return Aggregated(
         after, outcome, fates, passed.admissions, facts=passed.facts, extra=passed.extra
     )

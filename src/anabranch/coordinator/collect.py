@@ -80,6 +80,7 @@ class Collected:
             ``keep_individuals`` says so.
         over: nobody can be asked any more, ever: there is nothing to wait for.
         coarseness: how coarsely an update is encoded, where its codec says so.
+        dispatches: pieces of work that were given out in this round.
         losses: mean training loss by task, where single updates are seen and carry one.
         arrived: seconds of the runtime's clock at which each outcome came.
         strange: what came for work that is not in ``works``. While a model is measured these are

@@ -15,7 +15,7 @@ __all__ = [
     "Column",
     "Json",
     "Latest",
-    "Outcome",
+    "RoundOutcome",
     "ReleaseEntry",
     "RoundRecord",
     "RoundSummary",
@@ -38,7 +38,7 @@ Column: TypeAlias = Sequence[Cell] | NDArray[np.generic]
 Arrays: TypeAlias = Mapping[str, NDArray[np.generic]]
 """Arrays by name: the model and the algorithm's state."""
 
-Outcome: TypeAlias = Literal["complete", "partial", "failed"]
+RoundOutcome: TypeAlias = Literal["complete", "partial", "failed"]
 """How a round ended: everybody merged, a quorum merged, the model stayed as it was."""
 
 RunStatus: TypeAlias = Literal["running", "complete", "stopped", "failed"]
@@ -133,7 +133,7 @@ class RoundSummary:
 
     Attributes:
         round: number of the model version; 0 is the initial model.
-        outcome: see `Outcome`.
+        outcome: see `RoundOutcome`.
         metrics: of this round's evaluation; may hold NaN.
         client_columns: equally long columns, one entry a client of the cohort.
         phases: seconds by phase name.
@@ -144,7 +144,7 @@ class RoundSummary:
     """
 
     round: int
-    outcome: Outcome = "complete"
+    outcome: RoundOutcome = "complete"
     metrics: Mapping[str, float] = field(default_factory=dict)
     client_columns: Mapping[str, Column] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
