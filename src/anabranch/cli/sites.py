@@ -197,7 +197,8 @@ def verify(
 ) -> None:
     """Prove from this client's own files that each update counted exactly once.
 
-    Also that the rounds it was shown are one history: signed, never rolled back or forked.
+    Also that the rounds it was shown are one history: signed, never rolled back or forked. The
+    client must not be at work meanwhile (AB-739).
     """
     from anabranch.client.proof import same_history
 
