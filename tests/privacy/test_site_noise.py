@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anabranch.api.amending import propose
 from anabranch.api.prepare import prepare
 from anabranch.api.private import protection_of
 from anabranch.api.simulate import resume, run_plan
@@ -17,6 +18,7 @@ from anabranch.client.task import Fate, Task, TaskKind
 from anabranch.coordinator.declined import declined_of
 from anabranch.coordinator.runtime import Outcome
 from anabranch.coordinator.site_releases import SiteReleases
+from anabranch.coordinator.store import Store
 from anabranch.coordinator.store.ledger import PopulationLedger
 from anabranch.data.federation import Examples, Ragged
 from anabranch.errors import AnabranchError
@@ -200,3 +202,16 @@ def test_a_site_that_never_began_spends_nothing(tmp_path: Path) -> None:
         releases.committed()
         (state,) = protection.ledger.ledger.balance().runs.values()
         assert len([r for r in state.releases.values() if r.charge is not None]) == 3
+
+
+def test_what_has_nothing_to_do_with_noise_is_amended(tmp_path: Path) -> None:
+    """A deadline; the sites' lines stay as they were allotted, and need no numbers of units."""
+    table = dict(plan().model_dump(mode="json")["privacy"], population_size=400)
+    first = plan(privacy=table)
+    run = run_plan(first, store=tmp_path)
+    wanted = plan(privacy=table, rounds={"count": 3, "deadline": 60.0})
+    with Store.open(tmp_path) as store:
+        found = propose(store, run.id, wanted, ("Cleveland", "Hungary"))
+    assert [change.partition(":")[0] for change in found.changes] == ["rounds.deadline"]
+    with Store.open(tmp_path) as store, pytest.raises(AnabranchError, match="AB-797"):
+        propose(store, run.id, plan(privacy=table, rounds={"count": 9}), ("Cleveland",))

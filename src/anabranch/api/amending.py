@@ -25,6 +25,7 @@ from anabranch.errors import AnabranchError
 from anabranch.plan import Plan, check_against_fleet, require_accepted
 from anabranch.plan.amend import Amendment, amended_contract, amended_plan, differences
 from anabranch.plan.contract import contract_digest
+from anabranch.plan.privacy import LocalDpSgd
 from anabranch.plan.promise import promise_of
 from anabranch.privacy.events import GaussianEvent
 from anabranch.privacy.ledger import Balance, Line, rules
@@ -245,8 +246,8 @@ def _require_budget(store: Store, run_id: str, plan: Plan, clients: int, done: i
         AnabranchError: AB-798 the run's own budget does not hold the rounds that are left; AB-915
             to AB-917 as when a run begins.
     """
-    if plan.privacy is None:
-        return
+    if plan.privacy is None or isinstance(plan.privacy.mechanism, LocalDpSgd):
+        return  # neither rounds nor noise of sites can be amended: what was allotted is enough
     promise = promise_of(plan, clients)
     folder = Path(store.path) / LEDGERS
     with PopulationLedger.existing(folder, plan.privacy.population) as ledger:
