@@ -16,6 +16,7 @@ from anabranch.errors import AnabranchError
 if TYPE_CHECKING:
     from anabranch.plan import Plan
     from anabranch.plan.dealing import Dealt
+    from anabranch.plan.promise import Promise
     from anabranch.privacy.planning import Question, Tradeoff
 
 __all__ = ["plan_privacy"]
@@ -47,6 +48,9 @@ def plan_privacy(
     from anabranch.privacy.planning import tradeoff
 
     loaded = plan_of(read_plan(plan, changes or (), os.environ))
+    if _noise_inside(loaded):
+        _inside(loaded, parameters, page, as_json=as_json)
+        return
     question = _question(loaded, clients, parameters)
     found, budgets = tradeoff(question), _budgets(loaded, question.clients)
     if page is not None:
@@ -59,6 +63,56 @@ def plan_privacy(
         print_json(_facts(found, budgets))
     else:
         _print(found, budgets)
+
+
+def _noise_inside(plan: Plan) -> bool:
+    from anabranch.plan.privacy import LocalDpSgd
+
+    return plan.privacy is not None and isinstance(plan.privacy.mechanism, LocalDpSgd)
+
+
+def _inside(plan: Plan, parameters: int | None, page: Path | None, *, as_json: bool) -> None:
+    """Sites make the noise: what each of them needs follows from its units, not from the fleet."""
+    from anabranch.observe.privacy_plan import SITES, inside_page, site_rows
+    from anabranch.plan.inside import site_steps
+
+    promise, dim = _inside_promise(plan, parameters)
+    sites = site_steps(plan, promise, dim)
+    assert plan.privacy is not None  # `_noise_inside`
+    words = (
+        f"epsilon {plan.privacy.epsilon:g} at delta {plan.privacy.delta:g} for one "
+        f"{plan.privacy.unit.value}, with noise that each site adds; {dim} trained parameters"
+    )
+    if page is not None:
+        from anabranch.observe.pages import render_page
+        from anabranch.plan.trust import trust_line
+
+        shown = inside_page(sites, plan.name, trust_line(plan), words)
+        write_text(page, render_page(shown))
+    if as_json:
+        print_json({"parameters": dim, "sites": [asdict(one) for one in sites]})
+        return
+    say(words)
+    print_table(SITES, site_rows(sites))
+    say(
+        "C is the clip norm of one unit; the mean gradient of a step is at most 1 C long. Steps "
+        "add up, and their noise does so more slowly: larger batches and more units lower it."
+    )
+
+
+def _inside_promise(plan: Plan, parameters: int | None) -> tuple[Promise, int]:
+    """From the contract where it declares the units of every site, else from the data at hand."""
+    from anabranch.plan.promise import promise_of
+    from anabranch.plan.site_units import declared_units
+
+    declared = declared_units(plan, ())  # a table names its sites; one number none
+    if declared and parameters is not None:
+        return promise_of(plan, len(declared), declared), parameters
+    from anabranch.api.prepare import prepare
+    from anabranch.api.private import checked_promise
+
+    prepared = prepare(plan)
+    return checked_promise(prepared), parameters or prepared.program.dim
 
 
 def _question(plan: Plan, clients: int | None, parameters: int | None) -> Question:
@@ -92,10 +146,9 @@ def _question(plan: Plan, clients: int | None, parameters: int | None) -> Questi
 def _budgets(plan: Plan, clients: int) -> dict[str, tuple[Dealt, ...]]:
     """How the plan deals its budget to rounds, by what is supposed of validation."""
     from anabranch.plan.dealing import dealt
-    from anabranch.plan.privacy import LocalDpSgd
     from anabranch.plan.promise import promise_of
 
-    if plan.privacy is None or isinstance(plan.privacy.mechanism, LocalDpSgd):
+    if plan.privacy is None:
         return {}
     promise, kind = promise_of(plan, clients), plan.privacy.allocation.kind
     if kind != "adaptive":

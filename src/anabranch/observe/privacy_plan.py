@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, TypeAlias
 from anabranch.observe.pages import Page, PageSection, PageTable
 from anabranch.observe.svg import MUTED, SERIES, Picture, drawing
 from anabranch.plan.dealing import Dealt
+from anabranch.plan.inside import SiteSteps
 from anabranch.privacy.planning import USEFUL, Tradeoff
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BUDGET", "budget_rows", "plan_page", "route_rows"]
+__all__ = [
+    "BUDGET",
+    "ROUTES",
+    "SITES",
+    "budget_rows",
+    "inside_page",
+    "plan_page",
+    "route_rows",
+    "site_rows",
+]
 
 ROUTES = ("route", "noise a round", "noise ratio", "participations", "expected to learn")
 """Header of `route_rows`."""
@@ -21,6 +31,9 @@ ROUTES = ("route", "noise a round", "noise ratio", "participations", "expected t
 
 BUDGET = ("round", "noise", "epsilon so far")
 """Header of `budget_rows`."""
+
+SITES = ("site", "coin of a unit", "steps", "noise", "noise in a mean step")
+"""Header of `site_rows`."""
 
 Budgets: TypeAlias = Mapping[str, Sequence[Dealt]]
 """How a budget is dealt to rounds, by what is supposed."""
@@ -43,6 +56,28 @@ def route_rows(found: Tradeoff) -> tuple[tuple[str, ...], ...]:
         )
         for route in found.routes
     )
+
+
+def site_rows(sites: Sequence[SiteSteps]) -> tuple[tuple[str, ...], ...]:
+    """One row for each site that makes the noise."""
+    return tuple(
+        (one.site, f"{one.rate:.3g}", str(one.steps), f"{one.noise:.3g} C", f"{one.ratio:.3g} C")
+        for one in sites
+    )
+
+
+def inside_page(sites: Sequence[SiteSteps], name: str, trust_line: str, words: str) -> Page:
+    """The page of a plan whose sites make the noise.
+
+    Args:
+        sites: their steps.
+        name: of the plan.
+        trust_line: of the plan.
+        words: the promise in a sentence.
+    """
+    table = PageTable("Steps inside each site", SITES, site_rows(sites), words=False)
+    section = PageSection("sites", "Noise inside sites", texts=(words,), tables=(table,))
+    return Page(f"Privacy plan: {name}", trust_line, (), (section,), "anabranch privacy plan")
 
 
 def plan_page(found: Tradeoff, name: str, trust_line: str, budgets: Budgets | None = None) -> Page:
