@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from anabranch.cli.app import app
@@ -17,6 +20,8 @@ from anabranch.cli.init import Template, written_by
 from anabranch.data.check import check_site
 from anabranch.data.sources.heart import HEART_SCHEMA
 from anabranch.plan import parse_plan
+from anabranch.runtimes.http.client.operator import Operator
+from anabranch.runtimes.http.status import RunStatus
 
 runner = CliRunner()
 
@@ -298,3 +303,36 @@ def test_no_store_is_an_error_that_says_where(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "AB-617" in result.stderr
     assert not (tmp_path / "none").exists()
+
+
+def commands(group: click.Group, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, command in group.commands.items():
+        path = (*before, name)
+        found += commands(command, path) if isinstance(command, click.Group) else [path]
+    return found
+
+
+def test_every_command_stands_on_the_reference_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text("utf-8")
+    told = [re.findall(r"[a-z-]+", line.split("` |")[0]) for line in page.splitlines()]
+    group = get_command(app)
+    assert isinstance(group, click.Group)
+    for path in commands(group):
+        assert any(words[:2] == ["anabranch", path[0]] and path[-1] in words for words in told), (
+            path
+        )
+
+
+@pytest.mark.parametrize(
+    ("state", "words"), [("complete", "is over already: complete"), ("waiting", "after round 4")]
+)
+def test_stop_says_what_it_did(monkeypatch: pytest.MonkeyPatch, state: str, words: str) -> None:
+    def stopped(self: Operator, run: str) -> RunStatus:
+        return RunStatus(run=run, name="heart", state=state, round=3, rounds=9)
+
+    monkeypatch.setattr(Operator, "__init__", lambda self, store: None)
+    monkeypatch.setattr(Operator, "__exit__", lambda self, *error: None)
+    monkeypatch.setattr(Operator, "stop", stopped)
+    result = runner.invoke(app, ["stop", "heart-1"])
+    assert words in result.output

@@ -99,7 +99,7 @@ def serve(
 def _until_ended(daemon: Daemon, run: str) -> None:
     while not daemon.ended.is_set():
         status = daemon.wait(run, 0.5)
-        if status.state in ("complete", "stopped", "failed", "dead"):
+        if status.over:
             say(f"Run {run}: {status.state}, {status.reason}")
             time.sleep(1.0)  # clients hear of their last fates
             if status.state in ("failed", "dead"):
@@ -167,7 +167,10 @@ def stop(
 
     with Operator(store or Path("runs")) as operator:
         status = operator.stop(run)
-    say(f"Run {status.run} ends after round {status.round + 1}.")
+    if status.over:
+        say(f"Run {status.run} is over already: {status.state} after round {status.round}.")
+    else:
+        say(f"Run {status.run} ends after round {status.round + 1}.")
 
 
 def drain(store: StoreFolder = None) -> None:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["status"]
 
-_OVER = ("complete", "stopped", "failed", "dead")
-
 
 def status(
     run: Annotated[
@@ -43,7 +41,7 @@ def status(
             print_json(found.model_copy(update={"runs": runs}).model_dump(mode="json"))
         else:
             _print(found, runs)
-        if not watch or all(r.state in _OVER for r in runs):
+        if not watch or all(r.over for r in runs):
             return
         time.sleep(1.0)
 

@@ -63,6 +63,11 @@ class RunStatus(Value):
     troubles: tuple[str, ...] = ()
     """The last trouble of each client that had one."""
 
+    @property
+    def over(self) -> bool:
+        """Whether no round follows unless somebody does something."""
+        return self.state in ("complete", "stopped", "failed", "dead")
+
 
 class ClientSeen(Value):
     """One client."""
