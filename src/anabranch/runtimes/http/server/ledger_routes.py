@@ -43,7 +43,9 @@ class _Ledgers:
             ledger = self._open[str(path)] = PopulationLedger.existing(path.parent, path.stem)
         last = ledger.head
         head = asdict(head_of(ledger.balance(), last)) | {"signature": ""}
-        head |= {key: repr(float(head[key])) for key in ("epsilon", "budget", "delta")}
+        head |= {
+            key: repr(float(head[key])).replace("e+", "e") for key in ("epsilon", "budget", "delta")
+        }
         contents = ledger.contents(int(after))[:_MOST] if after else ()
         given, version = self._counter.spool.given(name), version_of(request)
         shown = LedgerShown.model_validate({**head, "contents": contents, "given": given})
