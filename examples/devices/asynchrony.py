@@ -2,7 +2,8 @@
 
     python examples/devices/asynchrony.py --seeds 3
 
-A policy has reached the target when three evaluations in a row have it as their mean.
+A policy has reached the target when three evaluations in a row have it as their mean; a run ends
+there. The settings were chosen by ``tune.py``, on other pictures and seeds.
 """
 
 from __future__ import annotations
@@ -14,20 +15,33 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from measure import Measured, mean, measured, spread, write_profiles
+from measure import Measured, measured, spread, write_profiles
 
 import anabranch as ab
 
 HERE = Path(__file__).parent
+SERVER: dict[str, object] = {"algorithm.server_learning_rate": 1.5}
+
+
+def _over(asked: int, taken: int, rounds: int) -> dict[str, object]:
+    own = {"rounds.cohort": taken, "rounds.over_selection": asked / taken, "rounds.count": rounds}
+    return {**SERVER, **own}
+
+
 POLICIES: dict[str, dict[str, object]] = {
-    "wait for all 30": {"rounds.count": 12},
-    "ask 40, take the first 30": {"rounds.count": 60, "rounds.over_selection": 1.33},
-    "FedBuff (K = 10, 40 open)": {
+    "FedBuff (K = 5, 40 open)": {
         "rounds.cohort": None,
-        "rounds.asynchronous": {"buffer": 10, "concurrency": 40, "max_staleness": 20},
-        "rounds.count": 140,
+        "rounds.asynchronous": {"buffer": 5, "concurrency": 40, "max_staleness": 20},
+        "rounds.deadline": 300.0,
+        "rounds.count": 480,
     },
+    "ask 40, take the first 30": _over(40, 30, 80),
+    "ask 80, take the first 60": _over(80, 60, 50),
+    "ask 80, take the first 40": _over(80, 40, 60),
+    "wait for all 30": {**SERVER, "rounds.count": 12},
 }
+"""As `tune.py` chose them: 80 asked are better than 40 where three of four are taken, and half of
+them best of all."""
 
 
 def one(changes: dict[str, object], seed: int, folder: Path, until: float = math.inf) -> Measured:
@@ -49,15 +63,10 @@ def row(name: str, runs: list[Measured], target: float) -> str:
     """One line of the table."""
     times = [run.reached(target) for run in runs]
     early = spread([run.reached(0.75) for run in runs], 0)
-    tasks = spread(
-        [_until(time, run.tasks_until) for time, run in zip(times, runs, strict=True)], 0
-    )
-    ups = spread(
-        [_until(time, run.uploads_until) for time, run in zip(times, runs, strict=True)], 0
-    )
-    last = spread([100 * mean([a for _, a in run.curve[-5:]]) for run in runs])
-    until = spread([run.curve[-1][0] for run in runs], 0)
-    return f"| {name} | {early} | {spread(times, 0)} | {tasks} | {ups} | {last} at {until} s |"
+    pairs = list(zip(times, runs, strict=True))
+    tasks = spread([_until(time, run.tasks_until) for time, run in pairs], 0)
+    merged = spread([_until(time, run.uploads_until) for time, run in pairs], 0)
+    return f"| {name} | {early} | {spread(times, 0)} | {tasks} | {merged} |"
 
 
 def _until(time: float, count: Callable[[float], int]) -> float:
@@ -70,12 +79,13 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.8)
     parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     given = parser.parse_args()
-    print("| policy | s to 75 % | s to target | tasks until then | merged | last accuracy % |")
-    print("|---|---|---|---|---|---|")
+    print("| policy | s to 75 % | s to target | tasks until then | merged |")
+    print("|---|---|---|---|---|")
     found: dict[str, list[tuple[tuple[float, float], ...]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, changes in POLICIES.items():
-            runs = [one(changes, seed, Path(folder)) for seed in range(given.seeds)]
+            seeds = range(given.seeds)
+            runs = [one(changes, seed, Path(folder), given.target) for seed in seeds]
             found[name] = [run.curve for run in runs]
             print(row(name, runs, given.target), flush=True)
     if given.json:

@@ -35,8 +35,8 @@ HELD_OUT: dict[str, object] = {
 }
 
 Setting = dict[str, float | str]
-SERVERS = ("1", "1.5", "2", "momentum 0.1")
-RATES = (0.05, 0.1, 0.2)
+SERVERS = ("1", "1.5", "2")
+RATES = (0.05, 0.1)
 OPEN = (40.0, 80.0)
 DIMENSIONS: dict[str, dict[str, tuple[float | str, ...]]] = {
     "fedbuff": {
@@ -49,9 +49,8 @@ DIMENSIONS: dict[str, dict[str, tuple[float | str, ...]]] = {
     },
     "over-selection": {
         "server": SERVERS,
-        "rate": RATES,
         "open": OPEN,
-        "taken": (0.75, 0.5, 0.25),
+        "taken": (0.75, 0.5),
     },
 }
 FIRST: dict[str, Setting] = {
