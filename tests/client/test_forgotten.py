@@ -80,9 +80,17 @@ def offer(run: str, round_: int) -> TaskOffer:
     )
 
 
-def counted(folder: Path, given: int, round_: int, forgotten: int = 0, run: str = "r") -> None:
+def counted(
+    folder: Path,
+    given: int,
+    round_: int,
+    forgotten: int = 0,
+    run: str = "r",
+    cap: float | None = None,
+) -> None:
     """One task of a client that the coordinator knows ``given`` rounds of."""
-    policy = ClientPolicy(privacy=PrivacyRules(forgotten=forgotten))
+    rules = PrivacyRules(forgotten=forgotten, max_total_epsilon=cap, total_delta=1e-2)
+    policy = ClientPolicy(privacy=rules)
     with ClientHome(folder, FileKey(folder.with_suffix(".key")), policy) as home:
         Counting(home, "va").before(plan(), offer(run, round_), lambda: None, Shown(given))  # type: ignore[arg-type]  # stands in
 
@@ -135,3 +143,21 @@ def test_older_clients_are_not_told() -> None:
     )
     assert document_as_of(shown, ENCODED)["given"] == 7
     assert "given" not in document_as_of(shown, AMENDMENTS)
+
+
+def old_copy(tmp_path: Path) -> Path:
+    """The folder of before a run that used the site's cap up."""
+    counted(tmp_path / "home", given=0, round_=1, cap=350.0)
+    with pytest.raises(AnabranchError, match="AB-929"):
+        counted(tmp_path / "home", given=1, round_=1, run="second", cap=350.0)
+    (tmp_path / "home" / "spending.sqlite").unlink()
+    return tmp_path / "home"
+
+
+def test_an_old_folder_does_not_spend_the_cap_twice(tmp_path: Path) -> None:
+    with pytest.raises(AnabranchError, match="AB-992"):
+        counted(old_copy(tmp_path), given=1, round_=1, run="second", cap=350.0)
+
+
+def test_control_a_client_that_is_not_told_spends_its_cap_twice(tmp_path: Path) -> None:
+    counted(old_copy(tmp_path), given=0, round_=1, run="second", cap=350.0)
