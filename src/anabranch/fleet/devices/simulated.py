@@ -175,16 +175,14 @@ class SimulatedFleet:
         seconds = flops / real.flops
         keep = np.minimum(settings.checkpoint_seconds, seconds / _CHECKPOINTS) * settings.resumable
         carried = bytes_down + np.maximum(down.active - needed, 0.0) * real.down
-        stop = None
-        if content is not None:
-            stop = self._stop(content, rows, times, network, real, carried, down)
+        stop = self._stop(content, rows, times, network, real, carried, down)
         begins = times + down.seconds
         train = work_through(
             seconds, keep, down.left, rows, begins, self.presence, draws, _TRAIN, stop
         )
-        lost = (
-            down.broken | train.broken | (draws.uniforms(rows, _OWN + 1) < settings.permanent_loss)
-        )
+        gone = draws.uniforms(rows, _OWN + 1) < settings.permanent_loss
+        lost = down.broken | train.broken | gone
+        radio = radio_joules(network, bytes_down, np.zeros(len(rows)))
         return Begun(
             rows=rows,
             draws=draws,
@@ -197,31 +195,35 @@ class SimulatedFleet:
             download=down.active,
             train=train.active,
             idle=down.idle + train.idle,
-            downloaded=np.where(down.broken, np.inf, times + down.seconds),
+            downloaded=np.where(down.broken, np.inf, begins),
             carried=carried,
             interruptions=down.interruptions + train.interruptions,
             left=train.left,
-            trained=np.where(lost, np.inf, times + down.seconds + train.seconds),
+            trained=np.where(lost, np.inf, begins + train.seconds),
             done=train.done,
-            modelled=train.done
-            * compute_joules(self.profiles.watts[rows], flops, self.profiles.flops[rows])
-            + radio_joules(network, bytes_down, np.zeros(len(rows))),
+            modelled=train.done * self._modelled(rows, flops) + radio,
         )
+
+    def _modelled(self, rows: Rows, flops: Column) -> Column:
+        """Joules that the model believes all of each one's work to cost."""
+        return compute_joules(self.profiles.watts[rows], flops, self.profiles.flops[rows])
 
     def _stop(
         self,
-        content: Content,
+        content: Content | None,
         rows: Rows,
         times: Column,
         network: Codes,
         real: Performance,
         carried: Column,
         down: Phase,
-    ) -> Stop:
+    ) -> Stop | None:
         """When training ends early: a tenth of the time and the radio's energy are kept back.
 
         A device that can measure what it uses goes by that, the others by the model.
         """
+        if content is None:
+            return None
         able = self._able(rows)
         watts = np.where(able, real.watts, self.profiles.watts[rows])
         factor = np.where(able, real.radio, 1.0)

@@ -143,5 +143,9 @@ def work_through(
     broken[off] = True
     last = np.where(broken, 0.0, wanted(every))
     active, stay, todo = active + last, stay - last, todo - last
-    done = np.where(needed > 0, 1.0 - todo / np.where(needed > 0, needed, 1.0), 1.0)
-    return Phase(active, idle, stay, done, interruptions, broken)
+    return Phase(active, idle, stay, _done(todo, needed), interruptions, broken)
+
+
+def _done(todo: Column, needed: Column) -> Column:
+    """Share of the work that is done; all of it where none was needed."""
+    return np.where(needed > 0, 1.0 - todo / np.where(needed > 0, needed, 1.0), 1.0)
