@@ -13,7 +13,7 @@ _HOW = {
     "rounds_to_target": "the first evaluation in which the watched metric reached stop.target",
     "max_update_bytes": "the largest answer of a client, in bytes as it was encoded",
     "min_participation": "updates in the model, those of the late window included, over all tasks "
-    "that were given out",
+    "that were given out, without those whose late window was open when the run ended",
     "min_completeness": "mean over merged updates of the share of the planned local work",
     "max_gini": "of merged updates over all enrolled clients",
     "max_seconds": "wall time of all rounds",
