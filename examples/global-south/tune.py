@@ -42,8 +42,13 @@ SETTINGS: dict[str, dict[str, object]] = {
     "20 phones, momentum 0.1": {**TWENTY, **fedavgm(0.1)},
     "20 phones, FedAdam 0.003": {**TWENTY, **fedadam(0.003)},
     "20 phones": TWENTY,
-    "20 phones, momentum 0.1, rate 0.1": {**TWENTY, "local.learning_rate": 0.1, **fedavgm(0.1)},
-    "20 phones, momentum 0.1, 4 epochs": {**TWENTY, "local.epochs": 4, **fedavgm(0.1)},
+    "20 phones, rate 0.1": {**TWENTY, "local.learning_rate": 0.1},
+    "20 phones, rate 0.1, 4 epochs": {**TWENTY, "local.learning_rate": 0.1, "local.epochs": 4},
+    "20 phones, rate 0.1, batches of 10": {
+        **TWENTY,
+        "local.learning_rate": 0.1,
+        "local.batch_size": 10,
+    },
     "as it was: 10 phones, rate 0.05, 2 epochs": {},
 }
 
@@ -52,7 +57,7 @@ def score(changes: dict[str, object]) -> list[float]:
     """Accuracy in the evaluations of a short run."""
     plan = ab.load_plan(HERE / "whole.toml")
     own = {"data.options": {"public": 40_000, "holdout": "public"}, "limits": {}, "stop": {}}
-    as_it_was = {"rounds.cohort": 10, "local.learning_rate": 0.05, "local.epochs": 2}
+    as_it_was = {"rounds.cohort": 10, "local.learning_rate": 0.05, "local.batch_size": 32}
     plain = {"algorithm": {"name": "fedavg"}, "rounds.count": ROUNDS, "seed": SEED}
     plan = changed(changed(plan, {**own, **as_it_was, **plain}), changes)
     with tempfile.TemporaryDirectory() as folder:
