@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from anabranch.errors import AnabranchError
 from anabranch.updates.codec import Codec
 from anabranch.updates.halves import read_halves, write_halves
-from anabranch.updates.layout import Layout, Policy
+from anabranch.updates.layout import Layout
 from anabranch.updates.packed import FRAME_BYTES, Packed, Reader, Writer, inconsistent
 from anabranch.updates.sections import Vector
+from anabranch.updates.shapes import Shapes, covered, shapes_for
 from anabranch.updates.sparse import ErrorFeedback
 from anabranch.updates.stages import EncodeContext, StageContract
 
@@ -59,7 +59,7 @@ class LowRank(ErrorFeedback):
     ``updates.max_bytes``. Left out: they stay as they are."""
     iterations: int = Field(default=2, ge=1, le=8)
     """Products with the matrix that bring the factors near the best ones; costs only time."""
-    shapes: tuple[tuple[int, ...], ...] = ()
+    shapes: Shapes = ()
     """Shapes of the parameters in the order of the vector. Left out: those of the model."""
 
     @model_validator(mode="after")
@@ -90,21 +90,13 @@ class LowRank(ErrorFeedback):
         Raises:
             AnabranchError: AB-466 when its own have another number of coordinates.
         """
-        if not self.shapes:
-            averaged = [p.shape for p in layout.parameters if p.policy is Policy.AVERAGE]
-            return LowRank.model_validate({**self.model_dump(), "shapes": tuple(averaged)})
-        if self._covered != layout.averaged:
-            raise AnabranchError(
-                "AB-466",
-                f"the shapes of stage 'lowrank' have {self._covered} coordinates; the model "
-                f"averages {layout.averaged}.",
-                fix="leave 'shapes' out, so that those of the model are taken.",
-                kept="Nothing was started.",
-            )
-        return self
+        shapes = shapes_for(self.name, self.shapes, layout)
+        if shapes == self.shapes:
+            return self
+        return LowRank.model_validate({**self.model_dump(), "shapes": shapes})
 
     def least_bytes(self, length: int) -> int:
-        if self._covered != length:  # the shapes are not known yet
+        if covered(self.shapes) != length:  # the shapes are not known yet
             return FRAME_BYTES
         blocks = list(self._blocks(length, self.coarsest or self.rank))
         factors = sum(4 + 2 * rank * (rows + cols) for rows, cols, rank in blocks if rank)
@@ -146,16 +138,12 @@ class LowRank(ErrorFeedback):
     def _blocks(self, length: int, most: int) -> Iterator[tuple[int, int, int]]:
         """(rows, columns, rank) of each part of a vector, with rank at most ``most``; rank 0 where
         factors save nothing."""
-        shapes = self.shapes if self._covered == length else (_nearly_square(length),)
+        shapes = self.shapes if covered(self.shapes) == length else (_nearly_square(length),)
         for shape in shapes:
             rows, cols = shape[0] if shape else 1, math.prod(shape[1:])
             rank = min(most, rows, cols)
             saves = len(shape) > 1 and 2 * rank * (rows + cols) + 4 < 4 * rows * cols
             yield rows, cols, rank if saves else 0
-
-    @property
-    def _covered(self) -> int:
-        return sum(math.prod(shape) for shape in self.shapes) if self.shapes else -1
 
 
 def _nearly_square(length: int) -> tuple[int, int]:

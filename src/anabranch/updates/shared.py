@@ -22,8 +22,9 @@ from pydantic import Field
 
 from anabranch.errors import AnabranchError
 from anabranch.randomness import generator
-from anabranch.updates.layout import Layout, Policy
+from anabranch.updates.layout import Layout
 from anabranch.updates.sections import Section, Sections, Update, Vector
+from anabranch.updates.shapes import Shapes, covered, shapes_for
 from anabranch.updates.stages import EncodeContext, Stage, StageContract
 from anabranch.updates.total import Total
 
@@ -72,7 +73,7 @@ class SharedLowRank(Stage):
     """Whether clients keep what was not sent and add it to their next update."""
     seed: int = Field(default=0, ge=0, lt=2**53)
     """Public seed of the bases, shared by all clients."""
-    shapes: tuple[tuple[int, ...], ...] = ()
+    shapes: Shapes = ()
     """Shapes of the parameters in the order of the vector. Left out: those of the model."""
 
     def contract(self) -> StageContract:
@@ -90,18 +91,10 @@ class SharedLowRank(Stage):
         Raises:
             AnabranchError: AB-466 when its own have another number of coordinates.
         """
-        if not self.shapes:
-            averaged = [p.shape for p in layout.parameters if p.policy is Policy.AVERAGE]
-            return self.model_validate({**self.model_dump(), "shapes": tuple(averaged)})
-        if self._covered != layout.averaged:
-            raise AnabranchError(
-                "AB-466",
-                f"the shapes of stage {self.name!r} have {self._covered} coordinates; the model "
-                f"averages {layout.averaged}.",
-                fix="leave 'shapes' out, so that those of the model are taken.",
-                kept="Nothing was started.",
-            )
-        return self
+        shapes = shapes_for(self.name, self.shapes, layout)
+        if shapes == self.shapes:
+            return self
+        return SharedLowRank.model_validate({**self.model_dump(), "shapes": shapes})
 
     def encoded(self, sections: Sections) -> Sections:
         """The sections with a shorter delta, and the round."""
@@ -159,7 +152,7 @@ class SharedLowRank(Stage):
                 "late_window), or leave out stage 'lowrank_shared'.",
                 kept="The model is unchanged.",
             )
-        length = self._covered
+        length = covered(self.shapes)
         whole = self.lifted(total.sums["delta"], length, int(round_), scaled=not self.feedback)
         others = {name: v for name, v in total.sums.items() if name != _ROUND}
         sections = Sections(
@@ -217,12 +210,8 @@ class SharedLowRank(Stage):
         return np.asarray(np.rint(basis / _GRID) * _GRID, np.float64)
 
     def _blocks(self, length: int) -> Iterator[_Block]:
-        shapes = self.shapes if self._covered == length else ((length,),)
+        shapes = self.shapes if covered(self.shapes) == length else ((length,),)
         for shape in shapes:
             rows, columns = shape[0] if shape else 1, math.prod(shape[1:])
             fits = len(shape) > 1 and min(rows, columns) > 0 and self.rank < max(rows, columns)
             yield _Block(rows, columns, self.rank if fits else 0)
-
-    @property
-    def _covered(self) -> int:
-        return sum(math.prod(shape) for shape in self.shapes) if self.shapes else -1
