@@ -70,6 +70,16 @@ count = {rounds}
 engine = "numpy"
 kind = "inline"
 """
+MASKED = """
+[aggregation.weighting]
+kind = "uniform"
+[secure_aggregation]
+bits = 64
+bound = 8.0
+dropout_share = 0.0
+stage_seconds = 20.0
+attempts = 10
+"""
 
 
 def write_sites(folder: Path) -> Path:

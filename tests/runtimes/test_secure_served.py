@@ -10,24 +10,13 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
-from served_fleets import NAMES, PLAN, ServedFleet
+from served_fleets import MASKED, NAMES, PLAN, ServedFleet
 
 from anabranch.api import run_plan
 from anabranch.coordinator.store import Store
 from anabranch.plan import parse_plan
 from anabranch.runtimes.http.client import joining
 from anabranch.updates.container import joined
-
-MASKED = """
-[aggregation.weighting]
-kind = "uniform"
-[secure_aggregation]
-bits = 64
-bound = 8.0
-dropout_share = 0.0
-stage_seconds = 20.0
-attempts = 10
-"""
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from fault_proxy import FaultProxy, Weather
 from safetensors.numpy import load_file
-from served_fleets import NAMES, PLAN, ServedFleet, free_port, sites_plan
+from served_fleets import MASKED, NAMES, PLAN, ServedFleet, free_port, sites_plan
 
 from anabranch.api import run_plan
 from anabranch.coordinator.store import Store
@@ -91,18 +91,6 @@ def test_connections_that_are_cut_and_late_change_no_bit(fleet: ProxiedFleet) ->
     assert proxy.cuts > 10  # otherwise nothing of this was tested
     require_all_merged_once(fleet.store, run, 6)
     assert model(fleet.store, run) == wanted
-
-
-MASKED = """
-[aggregation.weighting]
-kind = "uniform"
-[secure_aggregation]
-bits = 64
-bound = 8.0
-dropout_share = 0.0
-stage_seconds = 20.0
-attempts = 10
-"""
 
 
 def test_a_sum_behind_masks_is_exact_on_a_line_that_is_cut(fleet: ProxiedFleet) -> None:
