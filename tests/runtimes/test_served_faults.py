@@ -30,6 +30,10 @@ ROOT = Path(__file__).parent.parent.parent
 DESCRIBED = sorted(json.loads((ROOT / "docs" / "openapi.json").read_text("utf-8"))["paths"])
 
 
+EVERY_LINE_IS_CUT = Weather(cut=(2_000, 30_000), delay=0.005)
+"""Nobody's answer to the request for statistics (100 kB) goes up in fewer than four connections."""
+
+
 class ProxiedFleet(ServedFleet):
     """Clients reach the daemon through a proxy."""
 
@@ -81,10 +85,9 @@ def require_all_merged_once(store: Path, run: str, rounds: int) -> None:
 
 
 def test_connections_that_are_cut_and_late_change_no_bit(fleet: ProxiedFleet) -> None:
-    """No answer to the request for statistics (100 kB) goes through such a line in one piece."""
     wanted = simulated(fleet, 6)
     fleet.start_daemon()
-    proxy = fleet.through(Weather(cut=(2_000, 30_000), share=0.9, delay=0.005))
+    proxy = fleet.through(EVERY_LINE_IS_CUT)
     fleet.start_clients()
     run = fleet.submit(plan_text(fleet, 6))
     assert fleet.ended(run).state == "complete"
@@ -98,7 +101,7 @@ def test_a_sum_behind_masks_is_exact_on_a_line_that_is_cut(fleet: ProxiedFleet) 
     text = plan_text(fleet, 2, "fedavg") + MASKED
     wanted = run_plan(parse_plan(text), store=fleet.folder / "simulated")
     fleet.start_daemon()
-    proxy = fleet.through(Weather(cut=(2_000, 30_000), share=0.9, delay=0.005))
+    proxy = fleet.through(EVERY_LINE_IS_CUT)
     fleet.start_clients()
     run = fleet.submit(text)
     assert fleet.ended(run).state == "complete"
