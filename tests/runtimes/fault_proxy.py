@@ -50,7 +50,8 @@ class FaultProxy:
         self.weather, self.cuts, self.connections, self.repeated = weather, 0, 0, 0
         self._listen, self._target = listen, target
         self._draw = np.random.default_rng(seed)
-        self._loop = asyncio.new_event_loop()
+        # Not what a policy says, which any library in the process may have set.
+        self._loop = asyncio.SelectorEventLoop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
         self._thread.start()

@@ -110,16 +110,19 @@ def test_requests_that_arrive_twice_count_once(tmp_path: Path) -> None:
     work = prepared(Scaffold(), RoundsPlan(count=4))
     simulated, _ = conducted(work, tmp_path / "simulated", None)
     fleet = ClientProcesses(work, tmp_path / "clients", restless=True)
-    proxies: list[FaultProxy] = []
+    proxies: list[FaultProxy] = []  # one for each client
 
     def way(url: str) -> str:
         proxies.append(FaultProxy(port := free_port(), int(url.rpartition(":")[2]), TWICE))
         return f"http://127.0.0.1:{port}"
 
-    deployed, _ = conducted(work, tmp_path / "deployed", fleet, way)
-    assert fleet.join() == [0, 0, 0, 0]
-    proxies[0].close()
-    assert proxies[0].repeated > 4
+    try:
+        deployed, _ = conducted(work, tmp_path / "deployed", fleet, way)
+        assert fleet.join() == [0, 0, 0, 0]
+    finally:
+        for proxy in proxies:
+            proxy.close()
+    assert all(proxy.repeated > 4 for proxy in proxies)
     assert simulated.vector.tobytes() == deployed.vector.tobytes()
     assert simulated.clients == deployed.clients
 
