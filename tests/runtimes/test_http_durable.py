@@ -279,8 +279,26 @@ def test_a_letter_goes_on_behind_the_bytes_that_came(step: int) -> None:
     assert letter(line_with(broken), silent) == b""
 
 
-def line_with(transport: Broken) -> Line:
-    made = Line("http://127.0.0.1:1", "a", JoinOptions(patience=5.0))
+class Rangeless(Broken):
+    """Begins anew whatever is asked for, and always breaks off."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.headers.pop("range", None)
+        return super().handle_request(request)
+
+
+def test_a_server_that_always_begins_anew_is_given_up() -> None:
+    """The same first bytes over and over are no progress."""
+    content = bytes(range(256)) * 40
+    digest = hashlib.sha256(content).hexdigest()
+    cut = Rangeless(content, 3000)
+    with pytest.raises(AnabranchError, match="AB-718"):
+        download(line_with(cut, patience=0.5), digest, len(content))
+    assert len(cut.asked) < 10  # with pauses
+
+
+def line_with(transport: Broken, patience: float = 5.0) -> Line:
+    made = Line("http://127.0.0.1:1", "a", JoinOptions(patience=patience))
     made.http = httpx.Client(base_url="http://127.0.0.1:1", transport=transport)
     return made
 

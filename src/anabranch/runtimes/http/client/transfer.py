@@ -95,6 +95,8 @@ class _Fetching:
         digest: SHA-256 of all bytes.
         size: number of bytes; when negative the first answer tells.
         have: bytes that arrived.
+        most: the largest ``have`` so far: a server that knows no ranges begins anew each time, and
+            only what goes beyond that is progress.
         span: bytes that are asked for at once; on a line that breaks only a few.
     """
 
@@ -104,6 +106,7 @@ class _Fetching:
     digest: str
     size: int = -1
     have: int = 0
+    most: int = 0
     span: int = 0
     _buffer: bytearray = field(init=False)
 
@@ -115,7 +118,7 @@ class _Fetching:
         """Ask until everything is there."""
         waiting, renewed = Waiting.of(self.line.options), False
         while True:
-            before, trouble = self.have, "the answer was too short"
+            before, trouble = self.most, "the answer was too short"
             try:
                 request = self.line.request("GET", self.path, headers=self._range())
                 with self.line.stream(request) as response:
@@ -135,7 +138,7 @@ class _Fetching:
                 if self._hasher.hexdigest() != self.digest:
                     raise _damaged()
                 return self._buffer
-            if self.have == before or not self.span:
+            if self.most == before or not self.span:
                 waiting.again(trouble)
 
     def _range(self) -> dict[str, str]:
@@ -157,7 +160,9 @@ class _Fetching:
             view[self.have : end] = piece
             self._hasher.update(piece)
             self.have, self.traffic.down = end, self.traffic.down + len(piece)
-            waiting.progress()
+            if self.have > self.most:
+                self.most = self.have
+                waiting.progress()
 
     def _learn(self, response: httpx.Response) -> None:
         """What is to come, where only the coordinator knows."""
